@@ -1,0 +1,1 @@
+//! The same-node measurements of plib beside memcached and in-process caches.

@@ -1,0 +1,2 @@
+//! The shared heap, its index and its protocols.
+#![no_std]

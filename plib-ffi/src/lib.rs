@@ -1,0 +1,1 @@
+//! The safe Rust API and the C ABI of plib.

@@ -1,0 +1,3 @@
+//! The `plib` command.
+
+fn main() {}
