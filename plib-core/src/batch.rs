@@ -1,0 +1,188 @@
+//! Batches: all buckets are asked for first, then all blocks, then the work is done, so that the memory answers in parallel.
+
+use crate::cache::{Key, Mode, prefetch};
+use crate::client::Op;
+use crate::index::{self, Lines, Slot};
+use crate::status::Status;
+use crate::sync::Ordering;
+use crate::user::{In, Out};
+
+/// Keys in flight at a time: enough to cover the memory's latency, few enough for the stack.
+const WIDTH: usize = 16;
+/// Cache lines of a block that are asked for: header, key and a small value.
+const LINES_AHEAD: usize = 3;
+
+/// One get of a batch.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct GetRequest {
+    /// In: the key.
+    pub key: *const u8,
+    /// In: its length.
+    pub key_len: usize,
+    /// In: where the value goes.
+    pub buf: *mut u8,
+    /// In: how much fits there.
+    pub buf_len: usize,
+    /// Out: the value's length.
+    pub value_len: usize,
+    /// Out: the item's cas.
+    pub cas: u64,
+    /// Out: the item's flags.
+    pub flags: u32,
+    /// Out: the item's expiry.
+    pub expiry: u32,
+    /// Out: a [`Status`].
+    pub status: u32,
+    /// Unused.
+    pub pad: u32,
+}
+
+/// One set of a batch.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct SetRequest {
+    /// In: the key.
+    pub key: *const u8,
+    /// In: its length.
+    pub key_len: usize,
+    /// In: the value.
+    pub value: *const u8,
+    /// In: its length.
+    pub value_len: usize,
+    /// In: as memcached's exptime.
+    pub exptime: i64,
+    /// Out: the item's cas.
+    pub cas: u64,
+    /// In: the item's flags.
+    pub flags: u32,
+    /// Out: a [`Status`].
+    pub status: u32,
+}
+
+/// One delete of a batch.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct DeleteRequest {
+    /// In: the key.
+    pub key: *const u8,
+    /// In: its length.
+    pub key_len: usize,
+    /// Out: a [`Status`].
+    pub status: u32,
+    /// Unused.
+    pub pad: u32,
+}
+
+impl Op<'_> {
+    /// Copies the keys of a part of a batch, and has their buckets and blocks brought near.
+    ///
+    /// # Safety
+    /// The keys are readable.
+    #[inline(always)]
+    unsafe fn approach(&self, keys: impl Iterator<Item = In>, places: &mut [Option<Result<Key, Status>>; WIDTH]) {
+        for (place, key) in places.iter_mut().zip(keys) {
+            // SAFETY: passed on.
+            let key = unsafe { Key::copy(self, key) };
+            if let Ok(key) = &key {
+                self.prefetch_bucket(key.hash);
+            }
+            *place = Some(key);
+        }
+        for key in places.iter().flatten().flatten() {
+            self.prefetch_block(key);
+        }
+    }
+
+    /// Asks for the block that the key's bucket seems to name. A guess: it is looked up properly afterwards.
+    #[inline(always)]
+    fn prefetch_block(&self, key: &Key) {
+        let Some(line) = self.heap.bucket(index::growth(self.heap).bucket(key.hash)) else {
+            return;
+        };
+        for word in line.slots() {
+            let slot = Slot(word.load(Ordering::Relaxed));
+            if slot.may_be(key.hash)
+                && let Some(block) = self.heap.block(slot.unit())
+            {
+                for i in 0..LINES_AHEAD {
+                    prefetch(self.heap.bytes(block, i * 64));
+                }
+                return;
+            }
+        }
+    }
+
+    /// Many gets.
+    ///
+    /// # Safety
+    /// Every request's key is readable and its buffer writable.
+    pub unsafe fn get_many(&self, requests: &mut [GetRequest]) {
+        for part in requests.chunks_mut(WIDTH) {
+            let mut keys = [const { None }; WIDTH];
+            // SAFETY: passed on.
+            unsafe { self.approach(part.iter().map(|r| In { ptr: r.key, len: r.key_len }), &mut keys) };
+            for (request, key) in part.iter_mut().zip(keys.iter().flatten()) {
+                let result = key.as_ref().map_err(|status| *status).and_then(|key| {
+                    let out = Out { ptr: request.buf, len: request.buf_len };
+                    if !self.heap.protected().admits(out.ptr, out.len) {
+                        return Err(Status::Invalid);
+                    }
+                    self.get_copied(key, out)
+                });
+                request.status = match result {
+                    Ok(got) => {
+                        request.value_len = got.info.value_len;
+                        request.cas = got.info.cas;
+                        request.flags = got.info.flags;
+                        request.expiry = got.info.expiry;
+                        if got.copied { Status::Ok as u32 } else { Status::TooSmall as u32 }
+                    }
+                    Err(status) => status as u32,
+                };
+            }
+        }
+    }
+
+    /// Many sets.
+    ///
+    /// # Safety
+    /// Every request's key and value are readable.
+    pub unsafe fn set_many(&self, requests: &mut [SetRequest]) {
+        for part in requests.chunks_mut(WIDTH) {
+            let mut keys = [const { None }; WIDTH];
+            // SAFETY: passed on.
+            unsafe { self.approach(part.iter().map(|r| In { ptr: r.key, len: r.key_len }), &mut keys) };
+            for (request, key) in part.iter_mut().zip(keys.iter().flatten()) {
+                let value = In { ptr: request.value, len: request.value_len };
+                let result = key.as_ref().map_err(|status| *status).and_then(|key| {
+                    // SAFETY: passed on.
+                    unsafe { self.store_copied(Mode::Set, key, value, request.flags, request.exptime) }
+                });
+                request.status = match result {
+                    Ok(cas) => {
+                        request.cas = cas;
+                        Status::Ok as u32
+                    }
+                    Err(status) => status as u32,
+                };
+            }
+        }
+    }
+
+    /// Many deletes.
+    ///
+    /// # Safety
+    /// Every request's key is readable.
+    pub unsafe fn delete_many(&self, requests: &mut [DeleteRequest]) {
+        for part in requests.chunks_mut(WIDTH) {
+            let mut keys = [const { None }; WIDTH];
+            // SAFETY: passed on.
+            unsafe { self.approach(part.iter().map(|r| In { ptr: r.key, len: r.key_len }), &mut keys) };
+            for (request, key) in part.iter_mut().zip(keys.iter().flatten()) {
+                let result = key.as_ref().map_err(|status| *status).and_then(|key| self.delete_copied(key, None));
+                request.status = result.err().unwrap_or(Status::Ok) as u32;
+            }
+        }
+    }
+}

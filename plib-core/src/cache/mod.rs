@@ -1,0 +1,248 @@
+//! The operations, with memcached's semantics.
+//!
+//! A read (`find`) takes no lock: it copies and then checks that nothing changed. A write builds the new item in a claimed
+//! block, locks the key's bucket, decides, and commits by one store. Caller memory is read before the lock is taken and
+//! written after all is released.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `lock` | bucket locks: waiting, taking over |
+//! | `read` | get, get-and-touch, and the lock-free `find` under them |
+//! | `store` | set, add, replace, append, prepend, cas |
+//! | `number` | incr, decr |
+//! | `remove` | delete, touch, flush_all |
+//! | `grow` | splitting buckets as items come |
+
+mod grow;
+mod lock;
+mod number;
+mod read;
+mod remove;
+mod store;
+
+use crate::client::{Client, Op};
+use crate::hash::{Hash, hash};
+use crate::heap::block::{self, Meta};
+use crate::heap::{Block, Heap};
+use crate::index::Slot;
+use crate::item::{self, Info};
+use crate::layout::KEY_MAX;
+use crate::status::Status;
+use crate::sync::{AtomicU64, Ordering, relax};
+use crate::sys;
+use crate::user::{self, In};
+use core::mem::MaybeUninit;
+
+/// How long an operation waits for a lock whose owner is alive, or retries against others, before it answers BUSY.
+pub const BUSY_MS: u64 = 150;
+const SPINS: u32 = 256;
+/// Relative expiry times end here, as in memcached; larger ones are absolute.
+const RELATIVE_MAX: i64 = 60 * 60 * 24 * 30;
+/// Items per bucket that growth aims at: three of seven slots stay free, so few buckets need a chain.
+const LOAD: u64 = 4;
+
+/// What an item is besides its bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ItemInfo {
+    /// The caller's flags.
+    pub flags: u32,
+    /// Seconds since 1970 from which the item is gone; 0 = never.
+    pub expiry: u32,
+    /// The item's cas value.
+    pub cas: u64,
+    /// Bytes of the value.
+    pub value_len: usize,
+}
+
+/// An item that was found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Got {
+    /// About it.
+    pub info: ItemInfo,
+    /// Whether the value was copied; false if the buffer is smaller than the value.
+    pub copied: bool,
+}
+
+/// On what condition an item is stored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// Always.
+    Set,
+    /// If the key has no item.
+    Add,
+    /// If it has one.
+    Replace,
+    /// Behind the value of the one it has.
+    Append,
+    /// Before it.
+    Prepend,
+    /// If it has one with this cas.
+    Cas(u64),
+}
+
+/// Whether an item may still be shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Life {
+    /// It may.
+    Alive,
+    /// Its time is over.
+    Expired,
+    /// A flush came after it.
+    Flushed,
+}
+
+/// The present, looked up at most once an operation and only if somebody asks.
+pub struct Times<'c> {
+    client: &'c Client,
+    now: u32,
+}
+
+impl<'c> Times<'c> {
+    pub(crate) fn new(client: &'c Client) -> Self {
+        Self { client, now: 0 }
+    }
+
+    fn now(&mut self) -> u32 {
+        if self.now == 0 {
+            self.now = self.client.clock.now();
+        }
+        self.now
+    }
+
+    /// The flush epoch of the present.
+    #[inline]
+    fn epoch(&mut self, heap: &Heap) -> u32 {
+        let flush = Flush(heap.hot().flush.0.load(Ordering::Acquire));
+        if flush.deadline() == 0 { flush.epoch() } else { flush.epoch_at(self.now()) }
+    }
+
+    /// Whether an item with this meta word and word 2 is alive.
+    #[inline]
+    pub(crate) fn life(&mut self, op: &Op<'_>, meta: Meta, times: u64) -> Life {
+        let (_, expiry) = item::times(times);
+        if !item::unflushed(meta, self.epoch(op.heap)) {
+            Life::Flushed
+        } else if expiry != 0 && expiry <= self.now() {
+            Life::Expired
+        } else {
+            Life::Alive
+        }
+    }
+
+    /// The expiry word for memcached's `exptime`.
+    fn expiry(&mut self, exptime: i64) -> u32 {
+        match exptime {
+            0 => 0,
+            i64::MIN..0 => 1,
+            1..=RELATIVE_MAX => u32::try_from(i64::from(self.now()) + exptime).unwrap_or(u32::MAX),
+            _ => u32::try_from(exptime).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+/// The flush word: `deadline 32 | epoch 28`. From the deadline on the epoch is one more.
+#[derive(Clone, Copy)]
+struct Flush(u64);
+
+impl Flush {
+    const fn new(epoch: u32, deadline: u32) -> Self {
+        Self((deadline as u64) << 32 | (epoch & block::EPOCH_MASK) as u64)
+    }
+
+    const fn epoch(self) -> u32 {
+        self.0 as u32 & block::EPOCH_MASK
+    }
+
+    const fn deadline(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    const fn epoch_at(self, now: u32) -> u32 {
+        if self.deadline() != 0 && now >= self.deadline() {
+            self.epoch().wrapping_add(1) & block::EPOCH_MASK
+        } else {
+            self.epoch()
+        }
+    }
+}
+
+/// Asks the processor for the cache line at `at`; never faults.
+#[inline(always)]
+pub fn prefetch(at: *const u8) {
+    // SAFETY: a prefetch is a hint and may name any address.
+    unsafe { core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(at.cast()) };
+}
+
+/// A private copy of a key, and its hash.
+pub(crate) struct Key {
+    bytes: [MaybeUninit<u8>; 256],
+    len: usize,
+    pub hash: Hash,
+}
+
+impl Key {
+    /// Checks and copies a caller's key.
+    ///
+    /// # Safety
+    /// The key is readable.
+    #[inline(always)]
+    pub unsafe fn copy(op: &Op<'_>, key: In) -> Result<Self, Status> {
+        if key.len == 0 || key.len > KEY_MAX {
+            return Err(Status::Key);
+        }
+        if !op.heap.protected().admits(key.ptr, key.len) {
+            return Err(Status::Invalid);
+        }
+        let mut copy = Self { bytes: [const { MaybeUninit::uninit() }; 256], len: key.len, hash: Hash(0) };
+        // SAFETY: the caller grants key.len readable bytes; 250 fit in 256.
+        unsafe { user::copy(copy.bytes.as_mut_ptr().cast(), key.ptr, key.len) };
+        copy.hash = hash(op.heap.secret(), copy.bytes());
+        Ok(copy)
+    }
+
+    /// The key's bytes.
+    #[inline(always)]
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: the first `len` bytes were written by `copy`, and this copy is private.
+        unsafe { core::slice::from_raw_parts(self.bytes.as_ptr().cast(), self.len) }
+    }
+}
+
+/// An item that a reader is looking at; what it says is true only if the reader's checks pass afterwards.
+pub(crate) struct View<'h> {
+    pub block: Block,
+    pub meta: Meta,
+    pub info: Info,
+    pub slot: Slot,
+    pub word: &'h AtomicU64,
+}
+
+/// Time for giving up, set when first asked.
+pub(crate) struct Patience {
+    tries: u32,
+    deadline: u64,
+}
+
+impl Patience {
+    pub const fn new() -> Self {
+        Self { tries: 0, deadline: 0 }
+    }
+
+    /// Waits a little; BUSY when it has been too long.
+    #[cold]
+    pub fn wait(&mut self) -> Result<(), Status> {
+        self.tries = self.tries.wrapping_add(1);
+        if self.tries < SPINS {
+            relax();
+            return Ok(());
+        }
+        let now = sys::monotonic_ms();
+        if self.deadline == 0 {
+            self.deadline = now.wrapping_add(BUSY_MS);
+        } else if now > self.deadline {
+            return Err(Status::Busy);
+        }
+        sys::yield_now();
+        Ok(())
+    }
+}

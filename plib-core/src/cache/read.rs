@@ -1,0 +1,237 @@
+//! Reading without a lock.
+
+use super::*;
+use crate::index::{self, Found, Probe};
+use crate::item::{DIGITS_MAX, PART_HEADER};
+use crate::stats::Counter;
+use crate::sync::fence;
+use crate::user::Out;
+
+impl<'c> Op<'c> {
+    /// Finds a key's item and lets `take` read it; `take` gives None when it notices that the item changed under it.
+    /// Lock-free: a try fails only if another operation on this bucket took effect meanwhile.
+    #[inline(always)]
+    pub fn find<T>(
+        &self,
+        hash: Hash,
+        key: &[u8],
+        mut take: impl FnMut(&View<'c>) -> Option<T>,
+    ) -> Result<Option<T>, Status> {
+        let mut patience = Patience::new();
+        loop {
+            let found = index::lookup(self.heap, hash, |slot, word| self.probe(slot, word, key, &mut take));
+            match found {
+                Found::Hit(taken) => {
+                    self.unprotect();
+                    return Ok(Some(taken));
+                }
+                Found::Miss => {
+                    self.unprotect();
+                    return Ok(None);
+                }
+                Found::Retry => {
+                    if let Err(status) = patience.wait() {
+                        self.unprotect();
+                        self.count(Counter::BusyReturns, 1);
+                        return Err(status);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads the item behind one slot word. `word` belongs to a line, and lines stay lines for ever.
+    #[inline(always)]
+    pub(super) fn probe<T>(
+        &self,
+        slot: Slot,
+        word: &AtomicU64,
+        key: &[u8],
+        take: &mut impl FnMut(&View<'c>) -> Option<T>,
+    ) -> Probe<T> {
+        let Some(block) = self.heap.block(slot.unit()) else {
+            return Probe::Retry;
+        };
+        self.protect(0, block.superblock);
+        // Named after the hazard was set: nobody cuts this superblock anew before the hazard goes.
+        if word.load(Ordering::Acquire) != slot.0 {
+            return Probe::Retry;
+        }
+        let meta_word = self.heap.meta(block);
+        let meta = block::load(meta_word);
+        if !meta.is_live() {
+            return Probe::Retry;
+        }
+        let info = self.heap.info(block);
+        let unchanged = || {
+            // All that was read of the item was read before these loads.
+            fence(Ordering::Acquire);
+            block::load(meta_word).identity() == meta.identity() && word.load(Ordering::Acquire) == slot.0
+        };
+        if !self.heap.key_is(block, info, key) {
+            return if unchanged() { Probe::Other } else { Probe::Retry };
+        }
+        // SAFETY: index lines live in superblocks that never change their use, inside a mapping that outlives 'c.
+        let word: &'c AtomicU64 = unsafe { &*core::ptr::from_ref(word) };
+        let Some(taken) = take(&View { block, meta, info, slot, word }) else {
+            return Probe::Retry;
+        };
+        if unchanged() { Probe::Hit(taken) } else { Probe::Retry }
+    }
+
+    /// Copies an item's value out; its length, and whether it fitted. None when the item changed under the reader.
+    #[inline(always)]
+    pub(super) fn read_value(&self, view: &View<'_>, out: Out) -> Option<(usize, bool, u64)> {
+        let len = view.info.value_len();
+        if view.info.is_numeric() {
+            return self.read_number(view, out);
+        }
+        let cas = self.heap.cas_word(view.block).load(Ordering::Relaxed);
+        if len > out.len {
+            return Some((len, false, cas));
+        }
+        if view.info.is_large() {
+            self.each_part(view, |first, from, bytes| {
+                // SAFETY: `first + bytes <= len <= out.len`; the fragment has `bytes` bytes.
+                unsafe { user::copy(out.ptr.add(first), from, bytes) };
+            })?;
+        } else {
+            // SAFETY: `key_is` found that header, key and value fit the room of the block; out has room.
+            unsafe { user::copy(out.ptr, self.heap.bytes(view.block, view.info.value_at()), len) };
+        }
+        Some((len, true, cas))
+    }
+
+    #[inline(never)]
+    pub(super) fn read_number(&self, view: &View<'_>, out: Out) -> Option<(usize, bool, u64)> {
+        let pair = self.heap.load_pair(view.block, view.info)?;
+        let mut text = [0; 2 * DIGITS_MAX];
+        let text = number_text(pair.number, view.info.value_len(), &mut text);
+        let fits = text.len() <= out.len;
+        if fits {
+            // SAFETY: out has room for the text.
+            unsafe { user::copy(out.ptr, text.as_ptr(), text.len()) };
+        }
+        Some((text.len(), fits, pair.cas))
+    }
+
+    /// Calls `take` with each fragment's first byte in the value, its address and its length.
+    pub(super) fn each_part(&self, view: &View<'_>, mut take: impl FnMut(usize, *const u8, usize)) -> Option<()> {
+        for i in 0..view.info.parts() {
+            let unit = self.heap.part_word(view.block, view.info, i)?.load(Ordering::Relaxed);
+            let part = self.heap.block(unit)?;
+            self.protect(1, part.superblock);
+            // The head still lives after the hazard was set, so its fragment is one until the hazard goes.
+            if block::load(self.heap.meta(view.block)).identity() != view.meta.identity() {
+                return None;
+            }
+            let (first, bytes) = item::part(view.info.value_len(), i);
+            if bytes + PART_HEADER > self.heap.room(part) {
+                return None;
+            }
+            take(first, self.heap.bytes(part, PART_HEADER), bytes);
+        }
+        Some(())
+    }
+
+    /// get: copies the item's value to `out`.
+    ///
+    /// # Safety
+    /// `key` is readable, `out` writable.
+    #[inline]
+    pub unsafe fn get(&self, key: In, out: Out) -> Result<Got, Status> {
+        // SAFETY: passed on.
+        let key = unsafe { Key::copy(self, key)? };
+        if !self.heap.protected().admits(out.ptr, out.len) {
+            return Err(Status::Invalid);
+        }
+        self.get_copied(&key, out)
+    }
+
+    /// get with a private key and a checked buffer.
+    #[inline(always)]
+    pub fn get_copied(&self, key: &Key, out: Out) -> Result<Got, Status> {
+        self.count(Counter::CmdGet, 1);
+        let mut times = Times::new(self.client);
+        let found = self.find(key.hash, key.bytes(), |view| self.take_out(view, out, &mut times))?;
+        match found {
+            Some(Ok((got, block, meta))) => {
+                block::mark(self.heap.meta(block), meta);
+                self.count(Counter::GetHits, 1);
+                Ok(got)
+            }
+            Some(Err(life)) => {
+                self.count(if life == Life::Expired { Counter::GetExpired } else { Counter::GetFlushed }, 1);
+                self.count(Counter::GetMisses, 1);
+                Err(Status::NotFound)
+            }
+            None => {
+                self.count(Counter::GetMisses, 1);
+                Err(Status::NotFound)
+            }
+        }
+    }
+
+    /// Copies a viewed item out if it is alive.
+    #[inline(always)]
+    #[allow(clippy::type_complexity, reason = "read in one place")]
+    pub(crate) fn take_out(
+        &self,
+        view: &View<'_>,
+        out: Out,
+        times: &mut Times<'_>,
+    ) -> Option<Result<(Got, Block, Meta), Life>> {
+        let word = self.heap.times_word(view.block).load(Ordering::Relaxed);
+        match times.life(self, view.meta, word) {
+            Life::Alive => {}
+            life => return Some(Err(life)),
+        }
+        let (value_len, copied, cas) = self.read_value(view, out)?;
+        let (flags, expiry) = item::times(word);
+        let info = ItemInfo { flags, expiry, cas, value_len };
+        Some(Ok((Got { info, copied }, view.block, view.meta)))
+    }
+
+    /// gat: reads the item and gives it a new expiry, as one operation.
+    ///
+    /// # Safety
+    /// `key` is readable, `out` writable.
+    pub unsafe fn get_and_touch(&self, key: In, exptime: i64, out: Out) -> Result<Got, Status> {
+        // SAFETY: passed on.
+        let key = unsafe { Key::copy(self, key)? };
+        if !self.heap.protected().admits(out.ptr, out.len) {
+            return Err(Status::Invalid);
+        }
+        let mut patience = Patience::new();
+        loop {
+            let got = self.get_copied(&key, out);
+            let touched = match got {
+                Ok(got) if !got.copied => return Ok(got),
+                Ok(got) => self.touch_if(&key, exptime, Some(got.info.cas)),
+                Err(status) => {
+                    self.count(Counter::CmdTouch, 1);
+                    self.count(Counter::TouchMisses, 1);
+                    return Err(status);
+                }
+            };
+            match (touched, got) {
+                (Ok(expiry), Ok(got)) => {
+                    return Ok(Got { info: ItemInfo { expiry, ..got.info }, ..got });
+                }
+                (Err(Status::Exists | Status::NotFound), _) => patience.wait()?,
+                (Err(status), _) | (_, Err(status)) => return Err(status),
+            }
+        }
+    }
+}
+
+/// A number as text, padded with spaces to the width that memcached's in-place incr would leave.
+pub(super) fn number_text(number: u64, width: usize, text: &mut [u8; 2 * DIGITS_MAX]) -> &[u8] {
+    let mut digits = [0; DIGITS_MAX];
+    let digits = item::format_number(number, &mut digits);
+    text.fill(b' ');
+    for (to, from) in text.iter_mut().zip(digits) {
+        *to = *from;
+    }
+    text.get(..digits.len().max(width.min(DIGITS_MAX))).unwrap_or(&[])
+}

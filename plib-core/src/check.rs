@@ -1,0 +1,308 @@
+//! fsck: every invariant of a heap, checked while others go on working.
+//!
+//! What a bucket's lock protects is checked under that lock. What can only be told of a heap at rest (that every chain line
+//! is linked, that the counters add up) is checked when no other client is alive.
+
+use crate::client::Op;
+use crate::hash::hash;
+use crate::heap::block::{self, BlockRef, Meta, State};
+use crate::heap::superblock::Use;
+use crate::heap::{Block, Heap, class};
+use crate::index::bucket::Bucket;
+use crate::index::{self, Slot};
+use crate::item::{self, Info, PART_HEADER};
+use crate::layout::{ITEM_HEADER, KEY_MAX};
+use crate::status::Status;
+use crate::sync::Ordering;
+use crate::user;
+
+/// Something that is not as it should be.
+#[derive(Clone, Copy, Debug)]
+pub struct Finding {
+    /// Which rule does not hold.
+    pub kind: &'static str,
+    /// Where: a bucket, unit, superblock or context, as the kind says.
+    pub place: u64,
+    /// What was there.
+    pub detail: u64,
+    /// Whether data may be wrong; otherwise something is only lost until it is found again.
+    pub severe: bool,
+}
+
+/// What a check saw.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct CheckSummary {
+    /// Items in the index.
+    pub items: u64,
+    /// Bytes of their headers, keys and values.
+    pub bytes: u64,
+    /// Buckets.
+    pub buckets: u64,
+    /// Chain lines linked to buckets.
+    pub chain_lines: u64,
+    /// Free blocks of all classes.
+    pub free_blocks: u64,
+    /// Blocks that operations hold at the moment.
+    pub claimed_blocks: u64,
+    /// Fragments of large values.
+    pub fragments: u64,
+    /// Findings.
+    pub findings: u64,
+    /// Severe ones among them.
+    pub severe: u64,
+}
+
+/// One check under way.
+struct Check<'a, 'c> {
+    op: &'a Op<'c>,
+    report: &'a mut dyn FnMut(Finding),
+    sum: CheckSummary,
+    live_chain: u64,
+}
+
+impl Op<'_> {
+    /// Checks the whole heap.
+    pub fn check(&self, report: &mut dyn FnMut(Finding)) -> CheckSummary {
+        let mut check = Check { op: self, report, sum: CheckSummary::default(), live_chain: 0 };
+        check.contexts();
+        check.index();
+        check.superblocks();
+        if check.is_at_rest() {
+            check.totals();
+        }
+        self.unprotect();
+        self.context.intent.bucket.store(0, Ordering::Release);
+        check.sum
+    }
+}
+
+impl Check<'_, '_> {
+    fn found(&mut self, kind: &'static str, place: u64, detail: u64, severe: bool) {
+        self.sum.findings += 1;
+        self.sum.severe += u64::from(severe);
+        (self.report)(Finding { kind, place, detail, severe });
+    }
+
+    fn heap(&self) -> &Heap {
+        self.op.heap
+    }
+
+    /// Contexts of dead clients wait for recovery.
+    fn contexts(&mut self) {
+        for number in 1..=self.heap().geometry().contexts {
+            let Some(context) = self.op.heap.context(number) else {
+                continue;
+            };
+            let state = context.load();
+            if state.is_busy() && self.op.client.owner_is_dead(state.owner(number)) {
+                self.found("op context of a dead client", u64::from(number), 0, false);
+            }
+        }
+    }
+
+    fn index(&mut self) {
+        if let Err(fault) = index::check_tables(self.heap()) {
+            self.found(fault.field, fault.expected, fault.found, true);
+        }
+        let mut number = 0;
+        while number < index::growth(self.heap()).buckets() {
+            self.op.context.intent.bucket.store(u64::from(number) + 1, Ordering::Release);
+            match self.op.lock(number) {
+                Ok(bucket) => {
+                    self.bucket(&bucket);
+                    bucket.unlock();
+                }
+                Err(_) => self.found("bucket locked by a client that does not run", u64::from(number), 0, false),
+            }
+            number += 1;
+        }
+        self.sum.buckets = u64::from(number);
+    }
+
+    fn bucket(&mut self, bucket: &Bucket<'_, Heap>) {
+        let mut slots = [Slot::EMPTY; 64];
+        let mut count = 0;
+        bucket.items(|_, slot| {
+            if let Some(place) = slots.get_mut(count) {
+                *place = slot;
+                count += 1;
+            }
+        });
+        let slots = slots.get(..count).unwrap_or(&[]);
+        for (i, slot) in slots.iter().enumerate() {
+            self.item(*slot, bucket.number());
+            for other in slots.iter().take(i) {
+                if other.unit() == slot.unit() {
+                    self.found("block named by two slots", slot.unit(), u64::from(bucket.number()), true);
+                } else if self.same_key(*slot, *other) {
+                    self.found("key stored twice", slot.unit(), other.unit(), true);
+                }
+            }
+        }
+        let mut lines = 0;
+        let mut odd = None;
+        bucket.chain_lines(|unit| {
+            lines += 1;
+            let live = self.op.heap.line_at(unit).is_some_and(|l| block::load(l.meta()).is_live());
+            let chain = self.op.heap.block(unit).and_then(|b| self.op.class_of(b)) == Some(class::CHAIN);
+            if !live || !chain {
+                odd = Some(unit);
+            }
+        });
+        self.sum.chain_lines += lines;
+        if let Some(unit) = odd {
+            self.found("chain line that is not one", unit, u64::from(bucket.number()), true);
+        }
+    }
+
+    /// An item's key as a private copy.
+    fn key_of(&self, block: Block, info: Info) -> ([u8; KEY_MAX], usize) {
+        let mut key = [0; KEY_MAX];
+        let len = info.key_len().min(KEY_MAX);
+        // SAFETY: the block was checked to hold the item; at most 250 bytes are copied into 250.
+        unsafe { user::copy(key.as_mut_ptr(), self.op.heap.bytes(block, ITEM_HEADER), len) };
+        (key, len)
+    }
+
+    fn same_key(&self, a: Slot, b: Slot) -> bool {
+        let of = |slot: Slot| self.op.heap.block(slot.unit()).map(|block| self.key_of(block, self.op.heap.info(block)));
+        of(a).is_some() && of(a) == of(b)
+    }
+
+    /// One item of a locked bucket.
+    fn item(&mut self, slot: Slot, number: u32) {
+        let unit = slot.unit();
+        let Some((block, class)) = self.placed(unit) else {
+            return self.found("slot word that names no block", unit, u64::from(number), true);
+        };
+        let meta = block::load(self.op.heap.meta(block));
+        let info = self.op.heap.info(block);
+        if !meta.is_live() {
+            return self.found("slot word that names a block without an item", unit, meta.0, true);
+        }
+        if info.key_len() == 0 || info.key_len() > KEY_MAX || info.block_size() > class::size(class) as usize {
+            return self.found("item that does not fit its block", unit, info.0, true);
+        }
+        let (key, len) = self.key_of(block, info);
+        let full = hash(self.op.heap.secret(), key.get(..len).unwrap_or(&[]));
+        if !slot.may_be(full) || Info::new(full, len, info.value_len(), info.is_numeric()) != info {
+            return self.found("item whose hash is not its key's", unit, full.0, true);
+        }
+        self.sum.items += 1;
+        self.sum.bytes += info.item_size() as u64;
+        for i in 0..info.parts() {
+            self.part(block, meta, info, i);
+        }
+    }
+
+    /// The block at a unit, if some class's superblock has one there.
+    fn placed(&self, unit: u64) -> Option<(Block, usize)> {
+        let block = self.op.heap.block(unit)?;
+        let class = self.op.class_of(block)?;
+        self.op.heap.number_of(block, class)?;
+        Some((block, class))
+    }
+
+    fn part(&mut self, head: Block, meta: Meta, info: Info, i: usize) {
+        let unit = self.op.heap.part_word(head, info, i).map_or(0, |w| w.load(Ordering::Relaxed));
+        let good = self.placed(unit).is_some_and(|(part, class)| {
+            block::load(self.op.heap.meta(part)).state() == State::Part
+                && self.op.heap.back_word(part).load(Ordering::Relaxed) == BlockRef::new(head.unit, meta.version()).0
+                && item::part(info.value_len(), i).1 + PART_HEADER <= class::size(class) as usize
+        });
+        if !good {
+            self.found("fragment that is not its item's", head.unit, unit, true);
+        }
+    }
+
+    fn superblocks(&mut self) {
+        for s in 0..self.heap().geometry().superblocks {
+            let Some(descriptor) = self.op.heap.descriptor(s) else {
+                continue;
+            };
+            let state = descriptor.state();
+            match state.usage() {
+                Use::Class(class) if class >= class::COUNT => {
+                    self.found("superblock of an unknown class", u64::from(s), state.0, true)
+                }
+                Use::Class(class) => self.blocks(s, class),
+                Use::Draining(_) | Use::Converting => {
+                    if self.op.client.owner_is_dead(state.owner()) {
+                        self.found("superblock left half-moved", u64::from(s), state.0, false);
+                    }
+                }
+                Use::Free | Use::Index => {}
+            }
+        }
+    }
+
+    fn blocks(&mut self, s: u32, class: usize) {
+        for i in 0..class::per_superblock(class) {
+            self.op.protect(0, s);
+            if !self.op.heap.descriptor(s).is_some_and(|d| d.serves(class)) {
+                return; // moved meanwhile
+            }
+            let block = self.op.heap.block_in(s, class, i);
+            let meta = block::load(self.op.heap.meta(block));
+            match meta.state() {
+                State::Free => self.sum.free_blocks += 1,
+                State::Claimed => {
+                    self.sum.claimed_blocks += 1;
+                    if self.op.client.owner_is_dead(meta.owner()) {
+                        self.found("block held by the dead", block.unit, meta.0, false);
+                    }
+                }
+                State::Live if class == class::CHAIN => self.live_chain += 1,
+                State::Live => self.live(block, meta),
+                State::Part => {
+                    self.sum.fragments += 1;
+                    self.orphan(block, meta);
+                }
+            }
+        }
+    }
+
+    /// A live block must be named by its bucket; between the look and the lock it may have gone.
+    fn live(&mut self, block: Block, meta: Meta) {
+        let info = self.op.heap.info(block);
+        let Ok(bucket) = self.op.lock_key(info.hash()) else {
+            return;
+        };
+        let same =
+            block::load(self.op.heap.meta(block)).identity() == meta.identity() && self.op.heap.info(block) == info;
+        let named = bucket.place_of(block.unit).is_some();
+        bucket.unlock();
+        if same && !named {
+            self.found("live block that no slot names", block.unit, meta.0, false);
+        }
+    }
+
+    fn orphan(&mut self, part: Block, meta: Meta) {
+        let back = BlockRef(self.op.heap.back_word(part).load(Ordering::Acquire));
+        let head = self.placed(back.unit()).map(|(head, _)| block::load(self.op.heap.meta(head)));
+        let owned = head.is_some_and(|head| match head.state() {
+            State::Live => back.is_life(head),
+            State::Claimed => !self.op.client.owner_is_dead(head.owner()),
+            _ => false,
+        });
+        if !owned && block::load(self.op.heap.meta(part)).identity() == meta.identity() {
+            self.found("fragment without an item", part.unit, back.0, false);
+        }
+    }
+
+    /// Whether nobody else can be at work.
+    fn is_at_rest(&self) -> bool {
+        let stats = self.op.stats();
+        stats.clients <= 1 && stats.contexts <= 1
+    }
+
+    fn totals(&mut self) {
+        if self.live_chain != self.sum.chain_lines {
+            self.found("chain lines that no bucket links", self.live_chain, self.sum.chain_lines, false);
+        }
+        let leftover = self.op.heap.hot().large.0.load(Ordering::Relaxed);
+        if leftover != 0 {
+            self.found("right to reserve held by nobody", leftover, Status::Busy as u64, false);
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! Where a block for a new item comes from, and where blocks go.
+//!
+//! In this order: the context's magazine, a superblock that is hinted to have free blocks, an unused superblock, the
+//! class's hand (eviction), a superblock of another class. Every step ends in a CAS on the block's own meta word, and every
+//! block is named in the intent before that CAS.
+
+use crate::client::{MAGAZINE, Op, Owner};
+use crate::heap::block::{self, BlockRef, Meta, State};
+use crate::heap::superblock::Use;
+use crate::heap::{Block, class};
+use crate::status::Status;
+use crate::sync::{AtomicU64, Ordering};
+
+/// A block that this operation holds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Claimed {
+    pub block: Block,
+    pub class: usize,
+    pub meta: Meta,
+}
+
+impl Claimed {
+    pub fn reference(&self) -> BlockRef {
+        BlockRef::new(self.block.unit, self.meta.version())
+    }
+}
+
+impl<'c> Op<'c> {
+    /// Claims a block of `class`. `record` is the intent word that names it before it is claimed.
+    #[inline]
+    pub fn claim(&self, class: usize, record: &AtomicU64) -> Result<Claimed, Status> {
+        while let Some(unit) = self.context.magazine(class).pop() {
+            if let Some(claimed) = self.try_claim(unit, class, record) {
+                return Ok(claimed);
+            }
+        }
+        self.claim_slowly(class, record)
+    }
+
+    /// Claims the block at `unit` if it is a free one of `class`.
+    fn try_claim(&self, unit: u64, class: usize, record: &AtomicU64) -> Option<Claimed> {
+        let block = self.heap.block(unit)?;
+        // From the hazard on, a mover that empties the superblock sees me, or I see that it is being emptied.
+        self.protect(0, block.superblock);
+        if !self.heap.descriptor(block.superblock)?.serves(class) || self.heap.number_of(block, class).is_none() {
+            return None;
+        }
+        self.try_claim_protected(block, class, record)
+    }
+
+    /// The same for a block whose superblock is known to be of the class and protected.
+    pub fn try_claim_protected(&self, block: Block, class: usize, record: &AtomicU64) -> Option<Claimed> {
+        let word = self.heap.meta(block);
+        let seen = block::load(word);
+        if seen.state() != State::Free {
+            return None;
+        }
+        record.store(BlockRef::new(block.unit, seen.version().wrapping_add(1)).0, Ordering::Release);
+        let meta = block::claim(word, seen, self.me)?;
+        Some(Claimed { block, class, meta })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn claim_slowly(&self, class: usize, record: &AtomicU64) -> Result<Claimed, Status> {
+        for round in 0..4 {
+            if let Some(claimed) = self.claim_partial(class, record) {
+                return Ok(claimed);
+            }
+            if self.take_unused(class) {
+                continue;
+            }
+            if let Some(claimed) = self.make_room(class, round, record) {
+                return Ok(claimed);
+            }
+            // Somebody died with blocks in hand, or holds all of them; see whether the dead left any.
+            if round == 1 {
+                self.reap();
+                self.refresh_hints();
+            }
+            if round == 2 {
+                crate::sys::yield_now();
+            }
+        }
+        record.store(0, Ordering::Release);
+        Err(Status::NoMemory)
+    }
+
+    /// Refills the magazine from a superblock that is hinted to have free blocks, and claims one of them.
+    fn claim_partial(&self, class: usize, record: &AtomicU64) -> Option<Claimed> {
+        let partial = self.heap.partial(class);
+        let line = self.heap.class_line(class);
+        loop {
+            let s = partial.next(line.partial.load(Ordering::Relaxed) as u32)?;
+            let Some(descriptor) = self.heap.descriptor(s).filter(|d| d.serves(class)) else {
+                partial.remove(s);
+                continue;
+            };
+            let Some((first, bits)) = descriptor.take_free(MAGAZINE as u32) else {
+                partial.remove(s);
+                // A block freed between the two is hinted again here.
+                if descriptor.has_free_hint() {
+                    partial.insert(s);
+                }
+                continue;
+            };
+            line.partial.store(u64::from(s), Ordering::Relaxed);
+            // Highest first, so that blocks are handed out in address order.
+            for bit in (0..64).rev().filter(|bit| bits >> bit & 1 == 1) {
+                self.context.magazine(class).push(self.heap.block_in(s, class, first + bit).unit);
+            }
+            while let Some(unit) = self.context.magazine(class).pop() {
+                if let Some(claimed) = self.try_claim(unit, class, record) {
+                    return Some(claimed);
+                }
+            }
+        }
+    }
+
+    /// Gives an unused superblock to `class`. False if there is none.
+    fn take_unused(&self, class: usize) -> bool {
+        let Some(s) = self.take_from_pool() else {
+            return false;
+        };
+        self.convert(s, class);
+        true
+    }
+
+    /// Takes an unused superblock; it is Converting, mine, and named in the intent.
+    pub fn take_from_pool(&self) -> Option<u32> {
+        let pool = self.heap.pool();
+        let start = &self.heap.hot().pool.0;
+        loop {
+            let s = pool.next(start.load(Ordering::Relaxed) as u32)?;
+            self.context.intent.superblock.store(u64::from(s) + 1, Ordering::Release);
+            pool.remove(s);
+            let Some(descriptor) = self.heap.descriptor(s) else {
+                continue;
+            };
+            let seen = descriptor.state();
+            if seen.usage() == Use::Free && descriptor.change(seen, Use::Converting, self.me).is_some() {
+                start.store(u64::from(s), Ordering::Relaxed);
+                return Some(s);
+            }
+        }
+    }
+
+    /// Cuts a superblock that is Converting and mine into blocks of `class`.
+    pub fn convert(&self, s: u32, class: usize) {
+        let Some(descriptor) = self.heap.descriptor(s) else {
+            return;
+        };
+        let floor = descriptor.floor();
+        // Changed once means: taken from the pool for the first time. All its bytes are 0, which are free blocks.
+        if floor != 0 || descriptor.state().changes() > 1 {
+            for i in 0..class::per_superblock(class) {
+                self.heap.meta(self.heap.block_in(s, class, i)).store(Meta::free(floor).0, Ordering::Relaxed);
+            }
+        }
+        descriptor.change(descriptor.state(), Use::Class(class), Owner::NOBODY);
+        let now = self.heap.hot().cas.0.load(Ordering::Relaxed);
+        self.heap.class_line(class).gained_one(now);
+        self.hint_class(s, class);
+        self.context.intent.superblock.store(0, Ordering::Release);
+    }
+
+    /// Puts a superblock of `class` into all hints.
+    pub fn hint_class(&self, s: u32, class: usize) {
+        self.heap.members(class).insert(s);
+        if let Some(descriptor) = self.heap.descriptor(s) {
+            descriptor.hint_all_free(class);
+        }
+        self.heap.partial(class).insert(s);
+    }
+
+    /// Rebuilds lost hints from the descriptors; rare, after deaths.
+    fn refresh_hints(&self) {
+        for s in 0..self.heap.geometry().superblocks {
+            match self.heap.descriptor(s).map(|d| d.state().usage()) {
+                Some(Use::Free) => self.heap.pool().insert(s),
+                Some(Use::Class(class)) => self.heap.members(class).insert(s),
+                _ => {}
+            }
+        }
+    }
+
+    /// Gives up a claimed block that nothing names.
+    pub fn unclaim(&self, claimed: Claimed, record: &AtomicU64) {
+        block::release(self.heap.meta(claimed.block), claimed.meta);
+        record.store(0, Ordering::Release);
+        self.offer(claimed.block, claimed.class);
+    }
+
+    /// Offers a block that was just freed to the next claimer.
+    #[inline]
+    pub fn offer(&self, block: Block, class: usize) {
+        if !self.context.magazine(class).push(block.unit) {
+            self.spill(block, class);
+        }
+    }
+
+    /// Notes a free block where every context finds it.
+    #[inline(never)]
+    fn spill(&self, block: Block, class: usize) {
+        if let (Some(descriptor), Some(i)) = (self.heap.descriptor(block.superblock), self.heap.number_of(block, class))
+        {
+            descriptor.hint_free(i);
+            self.heap.partial(class).insert(block.superblock);
+        }
+    }
+
+    /// Notes all blocks of my magazines where every context finds them.
+    pub fn empty_magazines(&self) {
+        for class in 0..crate::layout::CLASSES {
+            while let Some(unit) = self.context.magazine(class).pop() {
+                if let Some(block) = self.heap.block(unit) {
+                    self.spill(block, class);
+                }
+            }
+        }
+    }
+
+    /// The class that a block's superblock is cut into (also while it is being emptied).
+    #[inline]
+    pub fn class_of(&self, block: Block) -> Option<usize> {
+        match self.heap.descriptor(block.superblock)?.state().usage() {
+            Use::Class(class) | Use::Draining(class) => Some(class),
+            _ => None,
+        }
+    }
+
+    /// Frees a block in the life `seen` and offers it; false if it is another life by now.
+    pub fn free(&self, block: Block, seen: Meta) -> bool {
+        let class = self.class_of(block);
+        let freed = block::release(self.heap.meta(block), seen).is_some();
+        if freed && let Some(class) = class {
+            self.offer(block, class);
+        }
+        freed
+    }
+}

@@ -1,0 +1,651 @@
+//! Attached processes (clients), their threads' op contexts, and who of them is alive.
+//!
+//! A client is alive while the byte of its slot is locked by the open file description that only its mapping of the heap
+//! keeps open; that lock ends with the address space, whatever ends it. An op context is one thread's place to work
+//! from: its hazards, its intent, its magazines, its counters. Only its owner writes it; after the owner's death whoever
+//! adopts it does.
+//!
+//! ```text
+//! owner (28 bits):   incarnation 16 | context 12        in lock words, meta words, superblock states
+//! client slot word:  incarnation 24 | in use 1
+//! context state:     client incarnation 24 | client slot 12 | incarnation 16 | busy 1
+//! ```
+
+use crate::domain::Domain;
+use crate::heap::Heap;
+use crate::layout::{CLASSES, CLIENT_SIZE, CONTEXT_SIZE, QUOTA_EIGHTHS};
+use crate::stats::Counter;
+use crate::status::Status;
+use crate::sync::{AtomicU64, Ordering, compiler_fence, fence};
+use crate::sys;
+
+/// An op context in one incarnation; 0 is nobody.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Owner(pub u32);
+
+impl Owner {
+    /// Nobody.
+    pub const NOBODY: Self = Self(0);
+
+    /// Context `number` (from 1) in its life `incarnation`.
+    pub const fn new(number: u32, incarnation: u32) -> Self {
+        Self(number & 0xfff | (incarnation & 0xffff) << 12)
+    }
+
+    /// Its context.
+    #[inline]
+    pub const fn context(self) -> u32 {
+        self.0 & 0xfff
+    }
+
+    /// Its context's life.
+    pub const fn incarnation(self) -> u32 {
+        self.0 >> 12
+    }
+}
+
+/// The word of a client slot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct SlotState(pub u64);
+
+impl SlotState {
+    const fn new(incarnation: u32, in_use: bool) -> Self {
+        Self(((incarnation & 0xff_ffff) as u64) << 1 | in_use as u64)
+    }
+
+    pub(crate) const fn in_use(self) -> bool {
+        self.0 & 1 == 1
+    }
+
+    const fn incarnation(self) -> u32 {
+        (self.0 >> 1) as u32 & 0xff_ffff
+    }
+}
+
+/// One attached process.
+#[repr(C, align(64))]
+pub struct ClientSlot {
+    state: AtomicU64,
+    pid: AtomicU64,
+    start_time: AtomicU64,
+    contexts: AtomicU64,
+}
+
+impl ClientSlot {
+    pub(crate) fn load(&self) -> SlotState {
+        SlotState(self.state.load(Ordering::Acquire))
+    }
+}
+
+/// The state word of an op context.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ContextState(pub u64);
+
+impl ContextState {
+    const fn new(incarnation: u32, busy: bool, slot: u32, client: u32) -> Self {
+        Self(busy as u64 | ((incarnation & 0xffff) as u64) << 1 | (slot as u64) << 17 | (client as u64) << 29)
+    }
+
+    pub(crate) const fn is_busy(self) -> bool {
+        self.0 & 1 == 1
+    }
+
+    const fn incarnation(self) -> u32 {
+        (self.0 >> 1) as u32 & 0xffff
+    }
+
+    /// The owner word of context `number` in this state.
+    pub(crate) const fn owner(self, number: u32) -> Owner {
+        Owner::new(number, self.incarnation())
+    }
+
+    const fn slot(self) -> u32 {
+        (self.0 >> 17) as u32 & 0xfff
+    }
+
+    const fn client(self) -> u32 {
+        (self.0 >> 29) as u32 & 0xff_ffff
+    }
+}
+
+/// Chain lines that one operation may need: a new bucket's.
+pub(crate) const SPARE_LINES: usize = 4;
+/// Blocks that a magazine holds.
+pub(crate) const MAGAZINE: usize = 7;
+
+/// What an operation is about to do, written before it does it, so that a survivor can finish or undo it.
+/// A field is cleared when there is nothing left to do about it.
+#[repr(C, align(64))]
+pub(crate) struct Intent {
+    /// 1 + the bucket whose lock is or may be held.
+    pub bucket: AtomicU64,
+    /// 1 + a second bucket: the one that a split makes, or that recovery is working in.
+    pub other: AtomicU64,
+    /// The block being claimed for a new item, then filled, then published.
+    pub new: AtomicU64,
+    /// How many fragments the new item lists.
+    pub parts: AtomicU64,
+    /// The block that the new item replaces, or that a delete frees.
+    pub old: AtomicU64,
+    /// The block whose item is being evicted.
+    pub victim: AtomicU64,
+    /// 1 + the superblock whose use is being changed.
+    pub superblock: AtomicU64,
+    /// Set while the right to reserve for a large value is or may be held.
+    pub large: AtomicU64,
+    /// The chain line being taken out of a bucket.
+    pub unlinked: AtomicU64,
+    /// Chain lines being claimed and linked.
+    pub lines: [AtomicU64; SPARE_LINES],
+}
+
+/// The blocks of one class that its context frees and takes first; hints.
+#[repr(C, align(64))]
+pub(crate) struct Magazine {
+    count: AtomicU64,
+    units: [AtomicU64; MAGAZINE],
+}
+
+impl Magazine {
+    /// Takes the block that was put in last.
+    pub fn pop(&self) -> Option<u64> {
+        let n = self.count.load(Ordering::Relaxed).checked_sub(1)?;
+        self.count.store(n, Ordering::Relaxed);
+        self.units.get(n as usize).map(|u| u.load(Ordering::Relaxed))
+    }
+
+    /// Puts a block in; false if there is no room.
+    pub fn push(&self, unit: u64) -> bool {
+        let n = self.count.load(Ordering::Relaxed);
+        let Some(place) = self.units.get(n as usize) else {
+            return false;
+        };
+        place.store(unit, Ordering::Relaxed);
+        self.count.store(n + 1, Ordering::Relaxed);
+        true
+    }
+}
+
+/// Hazards a context can hold: the block (or head), and the fragment being read.
+pub(crate) const HAZARDS: usize = 2;
+const COUNTERS: usize = 64;
+
+/// One op context in the heap.
+#[repr(C, align(64))]
+pub struct ContextMemory {
+    pub(crate) state: AtomicU64,
+    tid: AtomicU64,
+    cas_next: AtomicU64,
+    cas_end: AtomicU64,
+    /// Items added less items removed since `Hot::items` was told.
+    pub(crate) items_untold: AtomicU64,
+    /// Bytes evicted since the classes were last compared.
+    pub(crate) evicted: AtomicU64,
+    unused: [AtomicU64; 2],
+    /// 1 + the superblocks whose blocks are being read.
+    hazards: [AtomicU64; 8],
+    pub(crate) intent: Intent,
+    counters: [AtomicU64; COUNTERS],
+    magazines: [Magazine; CLASSES],
+}
+
+#[cfg(not(loom))]
+const _: () = {
+    assert!(size_of::<ClientSlot>() as u64 == CLIENT_SIZE);
+    assert!(size_of::<ContextMemory>() as u64 <= CONTEXT_SIZE);
+};
+
+#[cfg(not(loom))]
+pub(crate) const FIELDS_HASH: u64 = {
+    use crate::hash::mix;
+    let h = mix(size_of::<ContextMemory>() as u64, core::mem::offset_of!(ContextMemory, hazards) as u64);
+    let h = mix(h, core::mem::offset_of!(ContextMemory, intent) as u64);
+    let h = mix(h, core::mem::offset_of!(ContextMemory, counters) as u64);
+    let h = mix(h, core::mem::offset_of!(ContextMemory, magazines) as u64);
+    mix(mix(h, SPARE_LINES as u64), (Counter::COUNT as u64) << 32 | MAGAZINE as u64)
+};
+#[cfg(loom)]
+pub(crate) const FIELDS_HASH: u64 = CLIENT_SIZE ^ CONTEXT_SIZE;
+
+const _: () = assert!(Counter::COUNT <= COUNTERS);
+
+impl ContextMemory {
+    pub(crate) fn load(&self) -> ContextState {
+        ContextState(self.state.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn magazine(&self, class: usize) -> &Magazine {
+        let [first, ..] = &self.magazines;
+        self.magazines.get(class).unwrap_or(first)
+    }
+
+    pub(crate) fn counter(&self, counter: Counter) -> u64 {
+        self.counters.get(counter as usize).map_or(0, |c| c.load(Ordering::Relaxed))
+    }
+
+    /// Whether a hazard names superblock `s`.
+    pub(crate) fn protects(&self, s: u32) -> bool {
+        self.hazards.iter().take(HAZARDS).any(|h| h.load(Ordering::Acquire) == u64::from(s) + 1)
+    }
+
+    fn clear_hazards(&self) {
+        for hazard in self.hazards.iter().take(HAZARDS) {
+            hazard.store(0, Ordering::Release);
+        }
+    }
+}
+
+/// How a process presents itself.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientParams {
+    /// The slot whose lock byte it holds.
+    pub slot: u32,
+    /// Its pid, in its own namespace.
+    pub pid: u32,
+    /// Its start time in clock ticks after boot, for people to read.
+    pub start_time: u64,
+    /// A descriptor of the heap file without locks of its own, for asking about lock bytes; -1 if there is none.
+    pub lock_fd: i32,
+    /// The auxiliary vector's AT_SYSINFO_EHDR, or 0.
+    pub vdso: usize,
+}
+
+/// An attached process: what its threads share.
+pub struct Client {
+    heap: Heap,
+    slot: u32,
+    incarnation: u32,
+    pid: u32,
+    lock_fd: i32,
+    /// Whether every reader is covered by `membarrier`; else each fences for itself.
+    barrier: bool,
+    pub(crate) clock: sys::Clock,
+    pub(crate) domain: Domain,
+}
+
+/// A claimed op context.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ContextId(pub(crate) Owner);
+
+/// A client as seen from outside.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientInfo {
+    /// Its slot.
+    pub slot: u32,
+    /// Its pid, in its own namespace.
+    pub pid: u32,
+    /// Its start time in clock ticks after boot.
+    pub start_time: u64,
+    /// Op contexts that it holds.
+    pub contexts: u32,
+    /// Whether its address space still exists.
+    pub alive: bool,
+}
+
+impl Client {
+    /// Registers a process whose lock byte is held, and recovers what the dead left.
+    pub fn register(heap: Heap, p: ClientParams) -> Result<Self, Status> {
+        let slot = heap.client(p.slot).ok_or(Status::Invalid)?;
+        let seen = slot.load();
+        let next = SlotState::new(seen.incarnation().wrapping_add(1), true);
+        // Contexts of the slot's last client name its old incarnation, so they count as dead from here on.
+        slot.state.compare_exchange(seen.0, next.0, Ordering::AcqRel, Ordering::Relaxed).map_err(|_| Status::Busy)?;
+        slot.pid.store(u64::from(p.pid), Ordering::Relaxed);
+        slot.start_time.store(p.start_time, Ordering::Relaxed);
+        slot.contexts.store(0, Ordering::Relaxed);
+        heap.set_clean(false);
+        // SAFETY: the caller passes what the kernel gave, or 0.
+        let clock = unsafe { sys::Clock::new(p.vdso) };
+        let client = Self {
+            heap,
+            slot: p.slot,
+            incarnation: next.incarnation(),
+            pid: p.pid,
+            lock_fd: p.lock_fd,
+            barrier: sys::register_barrier(),
+            clock,
+            domain: Domain::none(),
+        };
+        if let Ok(id) = client.claim_context(0) {
+            client.op(id.0).reap();
+            client.release_context(id);
+        }
+        Ok(client)
+    }
+
+    /// Leaves the heap; every context must have been released or have no thread any more.
+    pub fn unregister(self) {
+        for number in 1..=self.heap.geometry().contexts {
+            let Some(context) = self.heap.context(number) else {
+                continue;
+            };
+            let state = context.load();
+            if state.is_busy() && state.slot() == self.slot && state.client() == self.incarnation {
+                self.release_context(ContextId(Owner::new(number, state.incarnation())));
+            }
+        }
+        if let Some(slot) = self.heap.client(self.slot) {
+            slot.state.store(SlotState::new(self.incarnation, false).0, Ordering::Release);
+        }
+        let others = (0..self.heap.geometry().clients).any(|i| self.heap.slot_in_use(i));
+        if !others {
+            self.heap.set_clean(true);
+        }
+    }
+
+    /// The heap.
+    pub fn heap(&self) -> Heap {
+        self.heap
+    }
+
+    /// What holds between calls.
+    pub fn isolation(&self) -> crate::domain::Isolation {
+        self.domain.isolation()
+    }
+
+    /// Claims a context for thread `tid`: a free one, or one whose owner is dead after recovering it.
+    pub fn claim_context(&self, tid: u32) -> Result<ContextId, Status> {
+        let total = self.heap.geometry().contexts;
+        let mine = self.heap.client(self.slot).ok_or(Status::Invalid)?;
+        let quota = (u64::from(total) * u64::from(QUOTA_EIGHTHS) / 8).max(1);
+        if mine.contexts.fetch_add(1, Ordering::Relaxed) >= quota {
+            mine.contexts.fetch_sub(1, Ordering::Relaxed);
+            return Err(Status::Busy);
+        }
+        let start = self.slot.wrapping_mul(7);
+        let free = (0..total).find_map(|i| self.try_claim(start.wrapping_add(i) % total + 1, tid));
+        let found = free.or_else(|| (1..=total).find_map(|number| self.adopt(number, tid)));
+        match found {
+            Some(owner) => Ok(ContextId(owner)),
+            None => {
+                mine.contexts.fetch_sub(1, Ordering::Relaxed);
+                Err(Status::Busy)
+            }
+        }
+    }
+
+    fn try_claim(&self, number: u32, tid: u32) -> Option<Owner> {
+        let context = self.heap.context(number)?;
+        let seen = context.load();
+        if seen.is_busy() {
+            return None;
+        }
+        self.enter(context, seen, number, tid)
+    }
+
+    /// Makes a context mine under its next incarnation.
+    fn enter(&self, context: &ContextMemory, seen: ContextState, number: u32, tid: u32) -> Option<Owner> {
+        let next = ContextState::new(seen.incarnation().wrapping_add(1), true, self.slot, self.incarnation);
+        context.state.compare_exchange(seen.0, next.0, Ordering::AcqRel, Ordering::Relaxed).ok()?;
+        context.tid.store(u64::from(tid), Ordering::Relaxed);
+        Some(Owner::new(number, next.incarnation()))
+    }
+
+    /// Takes over a context whose owner is dead and resolves its intent; None if it is not dead or cannot be resolved now.
+    pub(crate) fn adopt(&self, number: u32, tid: u32) -> Option<Owner> {
+        let context = self.heap.context(number)?;
+        let seen = context.load();
+        if !seen.is_busy() || !self.is_dead(context, seen) {
+            return None;
+        }
+        // From here the context is mine: if I die, the next adopter resolves the same intent again.
+        let owner = self.enter(context, seen, number, 0)?;
+        context.clear_hazards();
+        let op = self.op(owner);
+        op.count(Counter::RecoveredContexts, 1);
+        if op.resolve().is_err() {
+            // Somebody frozen holds what is needed; a slot that nobody has keeps it dead for the next try.
+            self.abandon(context, owner);
+            return None;
+        }
+        context.tid.store(u64::from(tid), Ordering::Relaxed);
+        Some(owner)
+    }
+
+    /// Marks an adopted context as dead again.
+    fn abandon(&self, context: &ContextMemory, owner: Owner) {
+        let dead =
+            ContextState::new(owner.incarnation(), true, self.slot, self.incarnation.wrapping_sub(1) & 0xff_ffff);
+        context.state.store(dead.0, Ordering::Release);
+    }
+
+    /// Gives a context back: its free blocks become anybody's.
+    pub fn release_context(&self, id: ContextId) {
+        let Some(context) = self.heap.context(id.0.context()) else {
+            return;
+        };
+        let op = self.op(id.0);
+        // A thread that vanished or jumped out of an operation left an intent behind.
+        if op.resolve().is_err() {
+            return self.abandon(context, id.0);
+        }
+        op.empty_magazines();
+        op.tell_items(true);
+        context.clear_hazards();
+        let seen = context.load();
+        if seen.incarnation() == id.0.incarnation() {
+            context.state.store(ContextState::new(seen.incarnation(), false, 0, 0).0, Ordering::Release);
+            if let Some(slot) = self.heap.client(self.slot) {
+                slot.contexts.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// The operations of context `id`.
+    ///
+    /// # Safety
+    /// The context was claimed from this client by the calling thread and is not in the middle of another operation.
+    #[inline]
+    pub unsafe fn session(&self, id: ContextId) -> crate::gate::Session<'_> {
+        crate::gate::Session::new(self.op(id.0))
+    }
+
+    /// Work on behalf of `me`, a context of this client.
+    #[inline]
+    pub(crate) fn op(&self, me: Owner) -> Op<'_> {
+        // A forged number works on context 1: `session` is unsafe, and this keeps it inside the mapping.
+        let context = self.heap.context(me.context()).unwrap_or_else(|| self.first_context());
+        Op { client: self, heap: &self.heap, context, me }
+    }
+
+    fn first_context(&self) -> &ContextMemory {
+        // SAFETY: every heap has at least two contexts (`Geometry::new`), so this is inside the mapping.
+        self.heap.context(1).unwrap_or_else(|| unsafe { core::hint::unreachable_unchecked() })
+    }
+
+    /// The client in `slot`, if the slot is marked as in use.
+    pub fn client_info(&self, slot: u32) -> Option<ClientInfo> {
+        let memory = self.heap.client(slot)?;
+        let state = memory.load();
+        state.in_use().then(|| ClientInfo {
+            slot,
+            pid: memory.pid.load(Ordering::Relaxed) as u32,
+            start_time: memory.start_time.load(Ordering::Relaxed),
+            contexts: memory.contexts.load(Ordering::Relaxed) as u32,
+            alive: self.is_alive(slot),
+        })
+    }
+
+    /// Whether the address space behind `slot` exists. Unknown counts as alive.
+    fn is_alive(&self, slot: u32) -> bool {
+        if slot == self.slot {
+            return true;
+        }
+        // My own byte must read as locked before and after, or the descriptor is not the heap's any more.
+        let ask = |slot| sys::byte_locked(self.lock_fd, Heap::lock_offset(slot));
+        !(ask(self.slot) == Some(true) && ask(slot) == Some(false) && ask(self.slot) == Some(true))
+    }
+
+    /// Whether the owner of a busy context is dead: its client is gone or replaced, or its thread vanished from my process.
+    fn is_dead(&self, context: &ContextMemory, state: ContextState) -> bool {
+        let Some(slot) = self.heap.client(state.slot()) else {
+            return true;
+        };
+        let client = slot.load();
+        if !client.in_use() || client.incarnation() != state.client() {
+            return true;
+        }
+        if state.slot() == self.slot {
+            let tid = context.tid.load(Ordering::Relaxed) as u32;
+            return tid != 0 && sys::thread_gone(self.pid, tid);
+        }
+        !self.is_alive(state.slot())
+    }
+
+    /// Whether `owner` will never act again.
+    pub(crate) fn owner_is_dead(&self, owner: Owner) -> bool {
+        let Some(context) = self.heap.context(owner.context()) else {
+            return true;
+        };
+        let state = context.load();
+        state.incarnation() != owner.incarnation() || !state.is_busy() || self.is_dead(context, state)
+    }
+
+    /// Whether `owner` is an operation that this very thread was interrupted in.
+    pub(crate) fn is_my_thread(&self, owner: Owner, me: &ContextMemory) -> bool {
+        self.heap.context(owner.context()).is_some_and(|context| {
+            let state = context.load();
+            let tid = context.tid.load(Ordering::Relaxed);
+            state.slot() == self.slot
+                && state.client() == self.incarnation
+                && tid != 0
+                && tid == me.tid.load(Ordering::Relaxed)
+        })
+    }
+
+    /// Recovers all contexts of dead clients and frees their slots.
+    pub(crate) fn recover_the_dead(&self) -> u32 {
+        let mut recovered = 0;
+        for number in 1..=self.heap.geometry().contexts {
+            if let Some(owner) = self.adopt(number, 0) {
+                if let Some(mine) = self.heap.client(self.slot) {
+                    mine.contexts.fetch_add(1, Ordering::Relaxed);
+                }
+                self.release_context(ContextId(owner));
+                recovered += 1;
+            }
+        }
+        for i in 0..self.heap.geometry().clients {
+            let Some(slot) = self.heap.client(i) else {
+                continue;
+            };
+            let state = slot.load();
+            if state.in_use() && i != self.slot && !self.is_alive(i) {
+                let free = SlotState::new(state.incarnation(), false);
+                let _ = slot.state.compare_exchange(state.0, free.0, Ordering::AcqRel, Ordering::Relaxed);
+            }
+        }
+        recovered
+    }
+}
+
+/// One operation at work: who does it, and where.
+#[derive(Clone, Copy)]
+pub(crate) struct Op<'c> {
+    pub client: &'c Client,
+    pub heap: &'c Heap,
+    pub context: &'c ContextMemory,
+    pub me: Owner,
+}
+
+/// cas values that a context takes from the heap at a time.
+const CAS_RANGE: u64 = 256;
+
+impl<'c> Op<'c> {
+    /// Announces that superblock `s` is being read. The caller then reloads what led it there.
+    #[inline]
+    pub fn protect(&self, which: usize, s: u32) {
+        if let Some(hazard) = self.context.hazards.get(which) {
+            hazard.store(u64::from(s) + 1, Ordering::Release);
+        }
+        // The reload must not be moved before the store: `membarrier` on the other side makes a compiler fence enough.
+        if self.client.barrier {
+            compiler_fence(Ordering::SeqCst);
+        } else {
+            fence(Ordering::SeqCst);
+        }
+    }
+
+    /// Ends what `protect` announced.
+    #[inline]
+    pub fn unprotect(&self) {
+        for hazard in self.context.hazards.iter().take(HAZARDS) {
+            hazard.store(0, Ordering::Release);
+        }
+    }
+
+    /// Adds to one of this context's counters.
+    #[inline]
+    pub fn count(&self, counter: Counter, n: u64) {
+        if let Some(word) = self.context.counters.get(counter as usize) {
+            word.store(word.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+        }
+    }
+
+    /// A cas value above every one that was given out before `above` was.
+    pub fn next_cas(&self, above: u64) -> u64 {
+        let (next, end) = (self.context.cas_next.load(Ordering::Relaxed), self.context.cas_end.load(Ordering::Relaxed));
+        if next < end && next > above {
+            // Advanced before use: a value is lost rather than used twice.
+            self.context.cas_next.store(next + 1, Ordering::Release);
+            return next;
+        }
+        let start = self.heap.hot().cas.0.fetch_add(CAS_RANGE, Ordering::AcqRel);
+        // End first: between the two stores the range is empty, not somebody else's.
+        self.context.cas_end.store(0, Ordering::Release);
+        self.context.cas_next.store(start + 1, Ordering::Release);
+        self.context.cas_end.store(start + CAS_RANGE, Ordering::Release);
+        start
+    }
+
+    /// Counts items that came (or went, as a negative number).
+    #[inline]
+    pub fn items_changed(&self, by: i64) {
+        let untold = &self.context.items_untold;
+        untold.store(untold.load(Ordering::Relaxed).wrapping_add(by as u64), Ordering::Relaxed);
+        self.tell_items(false);
+    }
+
+    /// Tells the heap about the items not told of yet; only if they are many, or `all`.
+    #[inline]
+    pub fn tell_items(&self, all: bool) {
+        let untold = self.context.items_untold.load(Ordering::Relaxed);
+        if (untold as i64).unsigned_abs() >= if all { 1 } else { 32 } {
+            self.context.items_untold.store(0, Ordering::Relaxed);
+            self.heap.hot().items.0.fetch_add(untold, Ordering::Relaxed);
+        }
+    }
+
+    /// Clears every intent: the operation is over.
+    #[inline]
+    pub fn done(&self) {
+        let intent = &self.context.intent;
+        for word in [&intent.new, &intent.parts, &intent.old, &intent.bucket] {
+            word.store(0, Ordering::Release);
+        }
+    }
+
+    /// Recovers every dead client.
+    pub fn reap(&self) -> u32 {
+        self.client.recover_the_dead()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn owner_and_state_words_round_trip() {
+        let owner = Owner::new(4095, 65_535);
+        assert_eq!((owner.context(), owner.incarnation()), (4095, 65_535));
+        assert!(owner.0 < 1 << 28);
+        let state = ContextState::new(65_535, true, 4094, 0xff_ffff);
+        assert_eq!(
+            (state.incarnation(), state.is_busy(), state.slot(), state.client()),
+            (65_535, true, 4094, 0xff_ffff)
+        );
+        let slot = SlotState::new(0x1ff_ffff, true);
+        assert!(slot.in_use() && slot.incarnation() == 0xff_ffff);
+    }
+}
