@@ -24,13 +24,7 @@ const NEVER_A_CAS: u64 = u64::MAX - 5;
 impl Checker {
     /// A checker of an empty cache.
     pub fn new(limits: Limits) -> Checker {
-        Checker {
-            model: Model::new(limits),
-            told: HashSet::new(),
-            newest: BTreeMap::new(),
-            lost: 0,
-            judged: 0,
-        }
+        Checker { model: Model::new(limits), told: HashSet::new(), newest: BTreeMap::new(), lost: 0, judged: 0 }
     }
 
     /// The model as it stands.
@@ -55,11 +49,7 @@ impl Checker {
         let Some((key, token)) = token_of(command) else {
             return command.clone();
         };
-        let current = self
-            .model
-            .item(key)
-            .filter(|item| item.cas_told)
-            .map(|item| item.cas);
+        let current = self.model.item(key).filter(|item| item.cas_told).map(|item| item.cas);
         let cas = match token {
             Token::Exact(cas) => cas,
             Token::Current => current.unwrap_or(NEVER_A_CAS),
@@ -70,10 +60,7 @@ impl Checker {
         };
         let token = Token::Exact(cas);
         match command {
-            Command::Store(store) => Command::Store(Store {
-                mode: StoreMode::Cas(token),
-                ..store.clone()
-            }),
+            Command::Store(store) => Command::Store(Store { mode: StoreMode::Cas(token), ..store.clone() }),
             Command::Delete(key, _) => Command::Delete(key.clone(), Some(token)),
             other => other.clone(),
         }
@@ -92,14 +79,12 @@ impl Checker {
         let parts = members(command);
         match (command, reply) {
             (Command::Scan, Reply::Items(seen)) => self.judge_scan(now, seen, evictions),
-            (_, Reply::Many(replies)) if replies.len() == parts.len() => parts
-                .iter()
-                .zip(replies)
-                .enumerate()
-                .try_for_each(|(member, (part, reply))| {
+            (_, Reply::Many(replies)) if replies.len() == parts.len() => {
+                parts.iter().zip(replies).enumerate().try_for_each(|(member, (part, reply))| {
                     let judged = self.judge(now, part, reply, evictions);
                     judged.map_err(|e| format!("member {member} of {}: {e}", parts.len()))
-                }),
+                })
+            }
             _ => self.judge_one(now, command, reply, evictions),
         }
     }
@@ -202,20 +187,14 @@ impl Checker {
     }
 
     /// Every item of the model exactly once, and no other; missing ones must have been evicted.
-    fn judge_scan(
-        &mut self,
-        now: Window,
-        seen: &[Found],
-        evictions: &mut dyn FnMut() -> u64,
-    ) -> Result<(), String> {
+    fn judge_scan(&mut self, now: Window, seen: &[Found], evictions: &mut dyn FnMut() -> u64) -> Result<(), String> {
         let mut keys = HashSet::new();
         for found in seen {
             if !keys.insert(&found.key) {
                 return Err(format!("scan: {found:?} came twice"));
             }
             let get = Command::Get(found.key.clone());
-            self.judge_one(now, &get, &Reply::Item(found.clone()), &mut || 0)
-                .map_err(|e| format!("scan: {e}"))?;
+            self.judge_one(now, &get, &Reply::Item(found.clone()), &mut || 0).map_err(|e| format!("scan: {e}"))?;
         }
         self.model.execute(now, &Command::GetMany(Vec::new()));
         for key in self.model.keys() {
@@ -250,11 +229,7 @@ fn untell(model: &mut Model, key: &[u8], older: u64) {
 
 fn token_of(command: &Command) -> Option<(&[u8], Token)> {
     match command {
-        Command::Store(Store {
-            mode: StoreMode::Cas(token),
-            key,
-            ..
-        }) => Some((key, *token)),
+        Command::Store(Store { mode: StoreMode::Cas(token), key, .. }) => Some((key, *token)),
         Command::Delete(key, Some(token)) => Some((key, *token)),
         _ => None,
     }

@@ -1,5 +1,7 @@
 //! What can be asked of a cache, and what it can answer.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// Which cas value a command names.
@@ -14,7 +16,7 @@ pub enum Token {
 }
 
 /// The bytes to store: made from a few words, so that sequences stay small and readable.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Value {
     /// `len` bytes that depend on `seed` and their place.
     Pattern {
@@ -69,7 +71,7 @@ pub enum StoreMode {
 }
 
 /// A store of one item.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Store {
     /// How.
     pub mode: StoreMode,
@@ -85,7 +87,7 @@ pub struct Store {
 }
 
 /// incr or decr.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arith {
     /// The key.
     #[serde(with = "serde_bytes")]
@@ -99,7 +101,7 @@ pub struct Arith {
 }
 
 /// One thing to ask of a cache.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     /// The item.
     Get(Vec<u8>),
@@ -125,6 +127,68 @@ pub enum Command {
     DeleteMany(Vec<Vec<u8>>),
     /// Every item once.
     Scan,
+}
+
+/// Bytes as a person can read them: text as it is, what is long by its length.
+struct Shown<'a>(&'a [u8]);
+
+impl fmt::Debug for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.len() {
+            0..=40 => write!(f, "\"{}\"", self.0.escape_ascii()),
+            len => write!(f, "\"{}..\"({len} bytes)", self.0[..4].escape_ascii()),
+        }
+    }
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Pattern { seed, len } => write!(f, "{len} bytes of {seed:x}"),
+            Value::Text(text) => Shown(text).fmt(f),
+        }
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Store { mode, key, value, flags, exptime } = self;
+        write!(f, "{mode:?}({:?}, {value:?}, flags {flags}, exptime {exptime})", Shown(key))
+    }
+}
+
+impl fmt::Debug for Arith {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = if self.decrement { "Decr" } else { "Incr" };
+        write!(f, "{name}({:?}, {}, initial {:?})", Shown(&self.key), self.delta, self.initial)
+    }
+}
+
+impl fmt::Debug for Command {
+    /// One line, whatever the formatter's style: sequences are long.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |keys: &[Vec<u8>]| {
+            let keys: Vec<_> = keys.iter().map(|key| format!("{:?}", Shown(key))).collect();
+            keys.join(", ")
+        };
+        match self {
+            Command::Get(key) => write!(f, "Get({:?})", Shown(key)),
+            Command::GetInto(key, room) => write!(f, "GetInto({:?}, {room} bytes)", Shown(key)),
+            Command::GetAndTouch(key, t) => write!(f, "GetAndTouch({:?}, {t})", Shown(key)),
+            Command::Store(store) => write!(f, "{store:?}"),
+            Command::Delete(key, token) => write!(f, "Delete({:?}, {token:?})", Shown(key)),
+            Command::Arith(arith) => write!(f, "{arith:?}"),
+            Command::Touch(key, t) => write!(f, "Touch({:?}, {t})", Shown(key)),
+            Command::FlushAll(delay) => write!(f, "FlushAll({delay})"),
+            Command::GetMany(keys) => write!(f, "GetMany({})", shown(keys)),
+            Command::SetMany(items, flags, exptime) => {
+                let items: Vec<_> = items.iter().map(|(key, value)| format!("{:?}: {value:?}", Shown(key))).collect();
+                write!(f, "SetMany({}; flags {flags}, exptime {exptime})", items.join(", "))
+            }
+            Command::DeleteMany(keys) => write!(f, "DeleteMany({})", shown(keys)),
+            Command::Scan => write!(f, "Scan"),
+        }
+    }
 }
 
 /// Why nothing was done.
@@ -165,14 +229,14 @@ pub struct Found {
     pub cas: u64,
 }
 
-impl std::fmt::Debug for Found {
+impl fmt::Debug for Found {
     /// Long values are shown by their length and first bytes.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let head = &self.value[..self.value.len().min(24)];
         write!(
             f,
-            "Found {{ key: {}, value: {} bytes \"{}\", flags: {}, expiry: {}, cas: {} }}",
-            self.key.escape_ascii(),
+            "Found {{ key: {:?}, value: {} bytes \"{}\", flags: {}, expiry: {}, cas: {} }}",
+            Shown(&self.key),
             self.value.len(),
             head.escape_ascii(),
             self.flags,

@@ -20,9 +20,7 @@ pub trait Front {
 
     /// The clock that the cache reads.
     fn clock(&mut self) -> u32 {
-        SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |d| d.as_secs() as u32)
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as u32)
     }
 }
 
@@ -35,10 +33,7 @@ pub struct ModelFront {
 impl ModelFront {
     /// An empty cache whose clock stands at `now`.
     pub fn new(limits: Limits, now: u32) -> ModelFront {
-        ModelFront {
-            model: Model::new(limits),
-            now,
-        }
+        ModelFront { model: Model::new(limits), now }
     }
 }
 
@@ -63,11 +58,7 @@ impl Front for ModelFront {
 /// Runs a sequence through a front and the checker; what went wrong, if anything did.
 ///
 /// After the last command all items are read once more, and the heap is checked.
-pub fn run(
-    front: &mut dyn Front,
-    checker: &mut Checker,
-    commands: &[Command],
-) -> Result<(), String> {
+pub fn run(front: &mut dyn Front, checker: &mut Checker, commands: &[Command]) -> Result<(), String> {
     for (place, command) in commands.iter().enumerate() {
         step(front, checker, command).map_err(|e| format!("command {place}: {e}"))?;
     }
@@ -88,9 +79,6 @@ pub fn step(front: &mut dyn Front, checker: &mut Checker, command: &Command) -> 
     let exact = checker.with_exact_cas(command);
     let earliest = front.clock();
     let reply = front.execute(&exact);
-    let now = Window {
-        earliest,
-        latest: front.clock(),
-    };
+    let now = Window { earliest, latest: front.clock() };
     checker.judge(now, &exact, &reply, &mut || front.evictions())
 }

@@ -13,6 +13,7 @@
 pub mod checker;
 pub mod command;
 pub mod front;
+pub mod history;
 pub mod model;
 pub mod number;
 pub mod strategy;

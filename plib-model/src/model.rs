@@ -20,17 +20,12 @@ pub struct Limits {
 impl Limits {
     /// Limits of a heap with this `item_size_max`.
     pub fn new(item_size_max: usize) -> Limits {
-        Limits {
-            key_max: 250,
-            item_header: 32,
-            item_size_max,
-        }
+        Limits { key_max: 250, item_header: 32, item_size_max }
     }
 
     /// Longest value that fits beside `key`.
     pub fn value_max(&self, key: &[u8]) -> usize {
-        self.item_size_max
-            .saturating_sub(self.item_header + key.len())
+        self.item_size_max.saturating_sub(self.item_header + key.len())
     }
 }
 
@@ -62,12 +57,7 @@ pub struct Model {
 impl Model {
     /// An empty cache.
     pub fn new(limits: Limits) -> Model {
-        Model {
-            limits,
-            items: BTreeMap::new(),
-            last_cas: 0,
-            flush_at: None,
-        }
+        Model { limits, items: BTreeMap::new(), last_cas: 0, flush_at: None }
     }
 
     /// What the heap takes.
@@ -98,9 +88,7 @@ impl Model {
     /// Whether the clock was not measured well enough to say that `key` is there or not.
     pub fn is_unclear(&self, key: &[u8], now: Window) -> bool {
         let flush = self.flush_at.is_some_and(|at| at.is_unclear(now));
-        self.items
-            .get(key)
-            .is_some_and(|item| flush || item.expiry.is_unclear(now))
+        self.items.get(key).is_some_and(|item| flush || item.expiry.is_unclear(now))
     }
 
     /// Does what `command` says, within `now`.
@@ -109,18 +97,15 @@ impl Model {
         let done = match command {
             Command::Get(key) => self.get(key).map(Reply::Item),
             Command::GetInto(key, room) => self.get_into(key, *room),
-            Command::GetAndTouch(key, exptime) => self
-                .touch(key, *exptime, now)
-                .and_then(|()| self.get(key))
-                .map(Reply::Item),
+            Command::GetAndTouch(key, exptime) => {
+                self.touch(key, *exptime, now).and_then(|()| self.get(key)).map(Reply::Item)
+            }
             Command::Store(store) => self.store(store, now).map(Reply::Stored),
             Command::Delete(key, token) => self.delete(key, *token).map(|()| Reply::Done),
             Command::Arith(arith) => self.arith(arith, now).map(Reply::Number),
             Command::Touch(key, exptime) => self.touch(key, *exptime, now).map(|()| Reply::Done),
             Command::FlushAll(delay) => Ok(self.flush_all(*delay, now)),
-            Command::GetMany(_) | Command::SetMany(..) | Command::DeleteMany(_) => {
-                Ok(self.batch(now, command))
-            }
+            Command::GetMany(_) | Command::SetMany(..) | Command::DeleteMany(_) => Ok(self.batch(now, command)),
             Command::Scan => Ok(Reply::Items(self.scan())),
         };
         done.unwrap_or_else(Reply::Refused)
@@ -156,10 +141,7 @@ impl Model {
 
     fn get(&self, key: &[u8]) -> Result<Found, Why> {
         self.check_key(key)?;
-        self.items
-            .get(key)
-            .map(|item| found(key, item))
-            .ok_or(Why::NotFound)
+        self.items.get(key).map(|item| found(key, item)).ok_or(Why::NotFound)
     }
 
     fn get_into(&self, key: &[u8], room: usize) -> Result<Reply, Why> {
@@ -185,12 +167,8 @@ impl Model {
             }
             (StoreMode::Cas(_), None) => return Err(Why::NotFound),
             (StoreMode::Cas(token), Some(old)) if !names(token, old) => return Err(Why::Exists),
-            (StoreMode::Append, Some(old)) => {
-                ([&old.value[..], &given].concat(), old.flags, old.expiry)
-            }
-            (StoreMode::Prepend, Some(old)) => {
-                ([&given[..], &old.value].concat(), old.flags, old.expiry)
-            }
+            (StoreMode::Append, Some(old)) => ([&old.value[..], &given].concat(), old.flags, old.expiry),
+            (StoreMode::Prepend, Some(old)) => ([&given[..], &old.value].concat(), old.flags, old.expiry),
             _ => (given, store.flags, Expiry::from_exptime(store.exptime, now)),
         };
         self.check_size(key, value.len())?;
@@ -199,16 +177,7 @@ impl Model {
 
     fn put(&mut self, key: &[u8], value: Vec<u8>, flags: u32, expiry: Expiry) -> u64 {
         let cas = self.next_cas();
-        self.items.insert(
-            key.to_vec(),
-            Item {
-                value,
-                flags,
-                expiry,
-                cas,
-                cas_told: true,
-            },
-        );
+        self.items.insert(key.to_vec(), Item { value, flags, expiry, cas, cas_told: true });
         cas
     }
 
@@ -235,12 +204,7 @@ impl Model {
             true => number.saturating_sub(arith.delta),
             false => number.wrapping_add(arith.delta),
         };
-        self.put(
-            &arith.key,
-            number::rewrite(&old.value, number),
-            old.flags,
-            old.expiry,
-        );
+        self.put(&arith.key, number::rewrite(&old.value, number), old.flags, old.expiry);
         Ok(number)
     }
 
@@ -263,19 +227,11 @@ impl Model {
 
     /// A batch is its members, in order.
     fn batch(&mut self, now: Window, command: &Command) -> Reply {
-        Reply::Many(
-            members(command)
-                .iter()
-                .map(|member| self.execute(now, member))
-                .collect(),
-        )
+        Reply::Many(members(command).iter().map(|member| self.execute(now, member)).collect())
     }
 
     fn scan(&self) -> Vec<Found> {
-        self.items
-            .iter()
-            .map(|(key, item)| found(key, item))
-            .collect()
+        self.items.iter().map(|(key, item)| found(key, item)).collect()
     }
 }
 
@@ -283,10 +239,7 @@ impl Model {
 pub fn members(command: &Command) -> Vec<Command> {
     match command {
         Command::GetMany(keys) => keys.iter().cloned().map(Command::Get).collect(),
-        Command::DeleteMany(keys) => keys
-            .iter()
-            .map(|key| Command::Delete(key.clone(), None))
-            .collect(),
+        Command::DeleteMany(keys) => keys.iter().map(|key| Command::Delete(key.clone(), None)).collect(),
         Command::SetMany(items, flags, exptime) => items
             .iter()
             .map(|(key, value)| {

@@ -17,16 +17,19 @@ pub struct Shape {
     pub keys: usize,
     /// Most members of a batch.
     pub batch: usize,
+    /// Mostly large values, to fill the heap.
+    pub heavy: bool,
 }
 
 impl Shape {
     /// Six keys and batches of up to twenty.
     pub fn new(limits: Limits) -> Shape {
-        Shape {
-            limits,
-            keys: 6,
-            batch: 20,
-        }
+        Shape { limits, keys: 6, batch: 20, heavy: false }
+    }
+
+    /// Forty keys and mostly large values: more than a small heap holds.
+    pub fn heavy(limits: Limits) -> Shape {
+        Shape { limits, keys: 40, batch: 6, heavy: true }
     }
 }
 
@@ -77,9 +80,7 @@ fn keys(shape: Shape) -> impl Strategy<Value = Vec<Vec<u8>>> {
 /// Lengths around every edge: none, words, size classes, the step to fragments, the limit.
 fn value_len(shape: Shape) -> impl Strategy<Value = usize> + Clone {
     let limit = shape.limits.item_size_max;
-    let edges = vec![
-        0usize, 1, 7, 8, 9, 15, 16, 17, 24, 63, 64, 65, 128, 255, 256, 1000, 4096,
-    ];
+    let edges = vec![0usize, 1, 7, 8, 9, 15, 16, 17, 24, 63, 64, 65, 128, 255, 256, 1000, 4096];
     let power = (5u32..17).prop_map(|p| 1usize << p);
     let near_power = (power, 0usize..90).prop_map(|(p, off)| (p + 8).saturating_sub(off));
     let fragments = (1usize..20, 0usize..160).prop_map(|(n, off)| (n * 65536).saturating_sub(off));
@@ -89,7 +90,7 @@ fn value_len(shape: Shape) -> impl Strategy<Value = usize> + Clone {
         3 => near_power,
         2 => 200usize..40_000,
         1 => fragments,
-        1 => 0usize..=limit,
+        if shape.heavy { 20 } else { 1 } => 0usize..=limit,
     ]
 }
 
@@ -110,21 +111,9 @@ fn value_for(shape: Shape, key: &[u8]) -> impl Strategy<Value = Value> + Clone +
 
 /// Numbers, and what only looks like one.
 fn number() -> impl Strategy<Value = Vec<u8>> + Clone {
-    let plain = prop_oneof![
-        0u64..200,
-        any::<u64>(),
-        (0u64..20).prop_map(|n| u64::MAX - n)
-    ];
-    let spaced = (0u64..100, 0usize..8).prop_map(|(n, s)| format!("{n}{}", " ".repeat(s)));
-    let wrong = vec![
-        "",
-        "x",
-        "-1",
-        "1x",
-        " ",
-        "18446744073709551616",
-        "99999999999999999999",
-    ];
+    let plain = prop_oneof![0u64..200, any::<u64>(), (0u64..20).prop_map(|n| u64::MAX - n)];
+    let spaced = (0u64..100, 0usize..22).prop_map(|(n, s)| format!("{n}{}", " ".repeat(s)));
+    let wrong = vec!["", "x", "-1", "1x", " ", "18446744073709551616", "99999999999999999999"];
     prop_oneof![
         4 => plain.prop_map(|n| n.to_string().into_bytes()),
         2 => spaced.prop_map(String::into_bytes),
@@ -157,16 +146,7 @@ fn store_exptime() -> impl Strategy<Value = i64> + Clone {
 }
 
 fn flush_delay() -> impl Strategy<Value = i64> + Clone {
-    prop::sample::select(vec![
-        0,
-        0,
-        0,
-        -1,
-        1000,
-        2_592_000,
-        1_000_000_000,
-        4_000_000_000,
-    ])
+    prop::sample::select(vec![0, 0, 0, -1, 1000, 2_592_000, 1_000_000_000, 4_000_000_000])
 }
 
 fn token() -> impl Strategy<Value = Token> + Clone {
@@ -191,15 +171,13 @@ fn mode() -> impl Strategy<Value = StoreMode> + Clone {
 fn store(shape: Shape) -> impl Strategy<Value = Store> {
     key(shape).prop_flat_map(move |key| {
         let value = value_for(shape, &key);
-        (Just(key), mode(), value, any::<u32>(), store_exptime()).prop_map(
-            |(key, mode, value, flags, exptime)| Store {
-                mode,
-                key,
-                value,
-                flags,
-                exptime,
-            },
-        )
+        (Just(key), mode(), value, any::<u32>(), store_exptime()).prop_map(|(key, mode, value, flags, exptime)| Store {
+            mode,
+            key,
+            value,
+            flags,
+            exptime,
+        })
     })
 }
 

@@ -17,10 +17,7 @@ pub struct Window {
 impl Window {
     /// A clock that stands at `second`.
     pub fn at(second: u32) -> Window {
-        Window {
-            earliest: second,
-            latest: second,
-        }
+        Window { earliest: second, latest: second }
     }
 }
 
@@ -86,24 +83,12 @@ mod tests {
     fn the_thirty_day_rule() {
         let now = Window::at(1_700_000_000);
         assert_eq!(Expiry::from_exptime(0, now), Expiry::Never);
-        assert_eq!(
-            Expiry::from_exptime(1, now),
-            Expiry::Between(1_700_000_001, 1_700_000_001)
-        );
+        assert_eq!(Expiry::from_exptime(1, now), Expiry::Between(1_700_000_001, 1_700_000_001));
         assert!(Expiry::from_exptime(-1, now).is_over(now));
         assert!(Expiry::from_exptime(i64::MIN, now).is_over(now));
-        assert!(
-            !Expiry::from_exptime(RELATIVE_MAX, now).is_over(now),
-            "30 days are relative"
-        );
-        assert!(
-            Expiry::from_exptime(RELATIVE_MAX + 1, now).is_over(now),
-            "more is a date, of 1970"
-        );
-        assert_eq!(
-            Expiry::from_exptime(i64::MAX, now),
-            Expiry::Between(u32::MAX, u32::MAX)
-        );
+        assert!(!Expiry::from_exptime(RELATIVE_MAX, now).is_over(now), "30 days are relative");
+        assert!(Expiry::from_exptime(RELATIVE_MAX + 1, now).is_over(now), "more is a date, of 1970");
+        assert_eq!(Expiry::from_exptime(i64::MAX, now), Expiry::Between(u32::MAX, u32::MAX));
     }
 
     #[test]

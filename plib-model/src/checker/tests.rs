@@ -37,11 +37,7 @@ impl<F: FnMut(&Command, Reply) -> Reply> Front for Faulty<F> {
 }
 
 fn faulty<F: FnMut(&Command, Reply) -> Reply>(evictions: u64, change: F) -> Faulty<F> {
-    Faulty {
-        inner: ModelFront::new(LIMITS(), NOW),
-        evictions,
-        change,
-    }
+    Faulty { inner: ModelFront::new(LIMITS(), NOW), evictions, change }
 }
 
 fn set(key: &str, text: &str) -> Command {
@@ -93,20 +89,14 @@ fn a_miss_needs_an_eviction() {
     assert!(verdict(&mut lossy(0), &commands).is_err());
     assert_eq!(verdict(&mut lossy(1), &commands), Ok(()));
     let two = [set("a", "1"), set("b", "2"), Command::Get(b"a".into())];
-    assert!(
-        verdict(&mut lossy(1), &two).is_err(),
-        "one eviction excuses one miss"
-    );
+    assert!(verdict(&mut lossy(1), &two).is_err(), "one eviction excuses one miss");
 }
 
 #[test]
 fn an_old_value_is_never_excused() {
     let commands = [set("a", "1"), set("a", "2"), Command::Get(b"a".into())];
     let mut stale = faulty(100, |command, reply| match (command, reply) {
-        (Command::Get(_), Reply::Item(found)) => Reply::Item(Found {
-            value: b"1".into(),
-            ..found
-        }),
+        (Command::Get(_), Reply::Item(found)) => Reply::Item(Found { value: b"1".into(), ..found }),
         (_, reply) => reply,
     });
     assert!(verdict(&mut stale, &commands).is_err());
