@@ -1,1 +1,67 @@
-//! The safe Rust API and the C ABI of plib.
+//! plib: one memcached-like cache, shared by the processes of a machine that run its code themselves.
+//!
+//! A *heap* is a file that all of them map; there is no server. [`Cache`] is a handle on one heap. It is cheap to
+//! clone, works from any number of threads, and goes on working in a forked child.
+//!
+//! ```
+//! use plib::{Cache, CreateOptions};
+//! # let dir = std::env::temp_dir().join(format!("plib-doc-lib-{}", std::process::id()));
+//! # std::fs::create_dir_all(&dir)?;
+//! # let name = dir.join("sessions");
+//! // A name without '/' is looked up in $PLIB_DIR (default /dev/shm/plib); one with '/' is a path.
+//! let cache = Cache::create(&name, &CreateOptions::new(16 << 20))?;
+//! cache.set(b"user:17", b"Ada", 0, 60)?; // flags 0, expires in 60 seconds
+//! let item = cache.get(b"user:17")?.expect("just stored");
+//! assert_eq!(item.value, b"Ada");
+//!
+//! // Any other process of this user may now do:
+//! let other = Cache::open(&name)?;
+//! assert!(other.delete(b"user:17")?);
+//! assert!(cache.get(b"user:17")?.is_none());
+//! # Cache::destroy(&name)?;
+//! # std::fs::remove_dir_all(&dir)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Keys, values, times
+//! Keys are 1 to 250 bytes, any bytes. Values are up to the heap's `item_size_max` less 32 bytes of header and the key.
+//! `exptime` is memcached's: 0 never expires, negative is expired already, up to 30 days is relative to now, and
+//! anything larger is an absolute unix time in seconds. cas values are unique in a heap's life.
+//!
+//! # What each module does
+//! | module | what it holds |
+//! | --- | --- |
+//! | `cache`, `batch`, `scan`, `info` | the Rust API |
+//! | `c` | the C ABI, `plib.h` |
+//! | `name`, `create`, `attach` | heap files: where they are, how one is made and mapped |
+//! | `world`, `claim`, `handle` | what a process knows of its open heaps, and its threads of their op contexts |
+//! | `process`, `mapping`, `pages` | the operating system |
+#![warn(missing_docs)]
+
+mod attach;
+mod batch;
+mod c;
+mod cache;
+mod claim;
+mod create;
+mod error;
+mod handle;
+mod info;
+mod mapping;
+mod name;
+mod pages;
+mod process;
+mod scan;
+mod world;
+
+pub use batch::GetInto;
+pub use cache::{Cache, Item, OpenOptions};
+pub use create::CreateOptions;
+pub use error::Error;
+pub use info::{CheckReport, HeapInfo};
+pub use plib_core::domain::Isolation;
+pub use plib_core::layout::{
+    CLASSES, HEAP_SIZE_MAX, HEAP_SIZE_MIN, ITEM_HEADER, ITEM_SIZE_MAX_DEFAULT, ITEM_SIZE_MAX_LIMIT, KEY_MAX,
+};
+pub use plib_core::{CheckSummary, ClassStats, ClientInfo, Finding, ItemInfo, Stats, Status};
+pub use scan::{Entry, Scan};

@@ -1,0 +1,202 @@
+//! Attaching a process to a heap: checked opening, mapping, and registering as a client whose death the others can see.
+//!
+//! ```text
+//! open -> lock byte i of that open file description -> map -> MADV_DONTFORK -> close
+//! ```
+//! From then on the mapping alone keeps the lock, so it ends with this address space and with nothing else. A second
+//! descriptor without locks stays open: to ask about others' locks, and to map the file again in a forked child.
+
+use crate::error::Error;
+use crate::mapping::Mapping;
+use crate::{name, process};
+use plib_core::layout::Geometry;
+use plib_core::{Client, ClientParams, Heap, Status};
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The kept descriptor goes to a number that programs seldom reach, so that code which closes or dup2()s low numbers
+/// misses it.
+const KEPT_FD_FROM: libc::c_int = 200;
+const HEADER: usize = 4096;
+
+/// What a process keeps of an open heap across fork. It never changes.
+#[derive(Debug)]
+pub(crate) struct Record {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+    kept: RawFd,
+    geometry: Geometry,
+}
+
+/// A process's attachment: its mapping and its place among the clients. It does not survive fork.
+pub(crate) struct Attachment {
+    pub client: Client,
+    pub mapping: Mapping,
+}
+
+impl Record {
+    /// Opens the file and checks that it is a heap, without mapping it.
+    pub fn open(path: PathBuf) -> Result<Self, Error> {
+        let (file, metadata) = name::open_regular(&path, true)?;
+        let geometry = probe(&file, &metadata, &path)?;
+        let path = std::path::absolute(&path).unwrap_or(path);
+        Ok(Self { device: metadata.dev(), inode: metadata.ino(), kept: keep(file), geometry, path })
+    }
+
+    /// The file's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The heap's map.
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// Maps the heap and registers this process.
+    pub fn attach(&self) -> Result<Attachment, Error> {
+        let io = |doing| move |e| Error::io(doing, &self.path, e);
+        let file = self.reopen()?;
+        let metadata = file.metadata().map_err(io("look at"))?;
+        if !self.is_mine(&metadata) {
+            return Err(Error::NoHeap(self.path.clone()));
+        }
+        // Checked again: a child may attach long after its parent did.
+        let geometry = probe(&file, &metadata, &self.path)?;
+        let mapping = Mapping::new(file.as_fd(), geometry.size as usize).map_err(io("map"))?;
+        mapping.keep_from_children().map_err(io("keep from child processes the mapping of"))?;
+        let boot_id = process::boot_id().map_err(io("read the boot id for"))?;
+        process::register_barrier();
+        // SAFETY: the mapping covers the checked file, is 2 MiB-aligned, and outlives the client: both are in the attachment,
+        // which gives the client up first.
+        let heap =
+            unsafe { Heap::attach(mapping.base(), mapping.len(), boot_id) }.map_err(|f| Error::fault(&self.path, f))?;
+        let client = self.register(heap, &file)?;
+        Ok(Attachment { client, mapping })
+    }
+
+    /// Takes the first client slot whose lock byte is free: unused slots first, then those of the dead.
+    fn register(&self, heap: Heap, file: &File) -> Result<Client, Error> {
+        let clients = heap.geometry().clients;
+        let unused = (0..clients).filter(|slot| !heap.slot_in_use(*slot));
+        for slot in unused.chain((0..clients).filter(|slot| heap.slot_in_use(*slot))) {
+            let lock = |kind| lock_byte(file, Heap::lock_offset(slot), kind);
+            match lock(libc::F_WRLCK) {
+                Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => continue,
+                Err(e) => return Err(Error::io("lock a byte of", &self.path, e)),
+                Ok(()) => {}
+            }
+            let params = ClientParams {
+                slot,
+                pid: process::process_id(),
+                start_time: process::start_time(),
+                lock_fd: self.kept,
+                vdso: process::vdso(),
+            };
+            match Client::register(heap, params) {
+                Ok(client) => return Ok(client),
+                // Somebody who holds no lock changed the slot meanwhile.
+                Err(Status::Busy) => lock(libc::F_UNLCK).map_err(|e| Error::io("unlock a byte of", &self.path, e))?,
+                Err(status) => return Err(Error::of_operation(status, 0, 0, 0)),
+            }
+        }
+        let remedy = "close some, or create the heap with more contexts";
+        Err(Error::Full { what: "processes can have this heap open", limit: u64::from(clients), remedy })
+    }
+
+    /// A new open file description of the file: by the kept descriptor, or by the path where that is gone.
+    fn reopen(&self) -> Result<File, Error> {
+        let open = |path: &Path, flags| {
+            File::options().read(true).write(true).custom_flags(flags | libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
+        };
+        if self.kept_is_mine()
+            && let Ok(file) = open(Path::new(&format!("/proc/self/fd/{}", self.kept)), 0)
+        {
+            return Ok(file);
+        }
+        name::open_regular(&self.path, true).map(|(file, _)| file)
+    }
+
+    fn is_mine(&self, metadata: &Metadata) -> bool {
+        (metadata.dev(), metadata.ino()) == (self.device, self.inode)
+    }
+
+    /// Whether the program has left the kept descriptor alone.
+    fn kept_is_mine(&self) -> bool {
+        // SAFETY: zeroes are a valid stat, and the kernel fills it in; a closed descriptor is an error.
+        unsafe {
+            let mut stat: libc::stat = std::mem::zeroed();
+            libc::fstat(self.kept, &mut stat) == 0 && (stat.st_dev, stat.st_ino) == (self.device, self.inode)
+        }
+    }
+
+    /// The file's owner, group and mode now; None if the program closed the kept descriptor.
+    pub fn owner(&self) -> Option<(u32, u32, u32)> {
+        // SAFETY: as in `kept_is_mine`.
+        unsafe {
+            let mut stat: libc::stat = std::mem::zeroed();
+            let mine =
+                libc::fstat(self.kept, &mut stat) == 0 && (stat.st_dev, stat.st_ino) == (self.device, self.inode);
+            mine.then_some((stat.st_uid, stat.st_gid, stat.st_mode))
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if self.kept_is_mine() {
+            // SAFETY: it is the descriptor that `open` made and that only this record owns.
+            drop(unsafe { OwnedFd::from_raw_fd(self.kept) });
+        }
+    }
+}
+
+impl Attachment {
+    /// Leaves the heap. Every context must have been released.
+    pub fn detach(self) {
+        self.client.unregister();
+        drop(self.mapping);
+    }
+}
+
+/// Moves a descriptor out of the way of the program's own.
+fn keep(file: File) -> RawFd {
+    // SAFETY: takes a descriptor and numbers only.
+    match process::checked(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, KEPT_FD_FROM) }) {
+        Ok(high) => high,
+        // The limit of open files is lower than that; any number works.
+        Err(_) => file.into_raw_fd(),
+    }
+}
+
+/// Reads and checks the header page. Nothing of the file is trusted, and nothing of it is mapped.
+fn probe(file: &File, metadata: &Metadata, path: &Path) -> Result<Geometry, Error> {
+    let mut page = [0; HEADER];
+    match file.read_exact_at(&mut page, 0) {
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+            let what = format!("it has {} bytes, too few for a header", metadata.len());
+            return Err(Error::NotAHeap { path: path.to_path_buf(), what });
+        }
+        Err(e) => return Err(Error::io("read", path, e)),
+        Ok(()) => {}
+    }
+    Heap::probe(&page, metadata.len()).map_err(|fault| Error::fault(path, fault))
+}
+
+/// Locks or unlocks one byte for the file's open file description.
+fn lock_byte(file: &File, offset: u64, kind: libc::c_int) -> io::Result<()> {
+    let lock = libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: offset as libc::off_t,
+        l_len: 1,
+        // Must be 0 for these locks.
+        l_pid: 0,
+    };
+    // SAFETY: `lock` is a valid struct flock.
+    process::checked(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) }).map(drop)
+}

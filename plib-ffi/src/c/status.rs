@@ -1,0 +1,163 @@
+//! What functions answer, and the words for it.
+
+use crate::error::Error;
+use plib_core::Status;
+use std::cell::{Cell, RefCell};
+use std::ffi::{CString, c_char};
+
+/// What a function answers. Any but PLIB_OK means that nothing was changed or written, unless said otherwise.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum plib_status_t {
+    /// Done.
+    PLIB_OK = 0,
+    /// No live item has this key.
+    PLIB_E_NOT_FOUND = 1,
+    /// The item has another cas value than the one given; or a heap of this name exists.
+    PLIB_E_EXISTS = 2,
+    /// The condition of add, replace, append or prepend did not hold.
+    PLIB_E_NOT_STORED = 3,
+    /// 32 bytes of header, key and value together are more than the heap's item_size_max.
+    PLIB_E_TOO_LARGE = 4,
+    /// The key is empty or longer than 250 bytes.
+    PLIB_E_KEY = 5,
+    /// incr or decr on a value that is not a decimal number of at most 64 bits.
+    PLIB_E_NOT_NUMERIC = 6,
+    /// A stopped process holds what is needed, or all op contexts are in use; try again.
+    PLIB_E_BUSY = 7,
+    /// The buffer is smaller than the value; *value_len says what is needed.
+    PLIB_E_TOO_SMALL = 8,
+    /// A pointer is null, misaligned or into the heap, the handle is closed or none, or a number has no meaning.
+    PLIB_E_INVALID = 9,
+    /// There is no heap of that name.
+    PLIB_E_NO_HEAP = 10,
+    /// No block is free and nothing can be evicted.
+    PLIB_E_NO_MEMORY = 11,
+    /// The file's mode does not allow it.
+    PLIB_E_PERMISSION = 12,
+    /// The file system has not the space.
+    PLIB_E_NO_SPACE = 13,
+    /// The file is not a plib heap.
+    PLIB_E_NOT_A_HEAP = 14,
+    /// The heap was made by a build with another layout.
+    PLIB_E_LAYOUT = 15,
+    /// The heap's header or tables contradict themselves.
+    PLIB_E_DAMAGED = 16,
+    /// The machine stopped while the heap was in use on a disk file.
+    PLIB_E_DIRTY = 17,
+    /// A table is full: clients of the heap, or open handles of the process.
+    PLIB_E_FULL = 18,
+    /// The operating system refused.
+    PLIB_E_IO = 19,
+    /// The wanted isolation is not to be had.
+    PLIB_E_ISOLATION = 20,
+}
+
+use plib_status_t::*;
+
+/// Every status with its words.
+const ALL: [(plib_status_t, Status, &std::ffi::CStr); 21] = [
+    (PLIB_OK, Status::Ok, c"done"),
+    (PLIB_E_NOT_FOUND, Status::NotFound, c"no item has this key"),
+    (PLIB_E_EXISTS, Status::Exists, c"the item has another cas value, or the heap exists already"),
+    (PLIB_E_NOT_STORED, Status::NotStored, c"not stored: the key is there (add) or is not (replace, append, prepend)"),
+    (PLIB_E_TOO_LARGE, Status::TooLarge, c"the item is larger than the heap's item_size_max"),
+    (PLIB_E_KEY, Status::Key, c"a key has 1 to 250 bytes"),
+    (PLIB_E_NOT_NUMERIC, Status::NotNumeric, c"the value is not a decimal number of at most 64 bits"),
+    (PLIB_E_BUSY, Status::Busy, c"a stopped process holds what is needed, or all op contexts are in use; try again"),
+    (PLIB_E_TOO_SMALL, Status::TooSmall, c"the buffer is smaller than the value"),
+    (PLIB_E_INVALID, Status::Invalid, c"invalid argument: null, into the heap, closed handle, or without meaning"),
+    (PLIB_E_NO_HEAP, Status::NoHeap, c"there is no heap of that name"),
+    (PLIB_E_NO_MEMORY, Status::NoMemory, c"no room, and nothing can be evicted"),
+    (PLIB_E_PERMISSION, Status::Permission, c"the file's mode does not allow it"),
+    (PLIB_E_NO_SPACE, Status::NoSpace, c"the file system has not the space"),
+    (PLIB_E_NOT_A_HEAP, Status::NotAHeap, c"the file is not a plib heap"),
+    (PLIB_E_LAYOUT, Status::Layout, c"the heap was made by a build with another layout"),
+    (PLIB_E_DAMAGED, Status::Damaged, c"the heap is damaged"),
+    (PLIB_E_DIRTY, Status::Dirty, c"the machine stopped while the heap was in use"),
+    (PLIB_E_FULL, Status::Full, c"too many processes have the heap open, or this process too many heaps"),
+    (PLIB_E_IO, Status::Io, c"the operating system refused"),
+    (PLIB_E_ISOLATION, Status::Isolation, c"the wanted isolation is not to be had"),
+];
+
+impl plib_status_t {
+    /// The C name of a status.
+    fn of(status: Status) -> Self {
+        ALL.iter().find(|(_, s, _)| *s == status).map_or(PLIB_E_INVALID, |(c, ..)| *c)
+    }
+}
+
+/// A status as a caller gives it: any number.
+pub type StatusNumber = u32;
+
+thread_local! {
+    /// The status of this thread's last failure; with `DETAILED` if there are words for it.
+    static LAST: Cell<u32> = const { Cell::new(0) };
+    /// The words for it, where they say more than the status.
+    static DETAIL: RefCell<Option<CString>> = const { RefCell::new(None) };
+}
+
+/// Remembers a failure for `plib_last_error_message`.
+#[inline]
+pub(super) fn fail(error: Error) -> plib_status_t {
+    match error {
+        // Everyday answers, which must cost nothing.
+        Error::NotFound => last(PLIB_E_NOT_FOUND),
+        Error::NotStored => last(PLIB_E_NOT_STORED),
+        Error::Exists => last(PLIB_E_EXISTS),
+        error => fail_in_detail(&error),
+    }
+}
+
+/// The bit of `LAST` that says so.
+const DETAILED: u32 = 1 << 31;
+
+#[inline]
+fn last(status: plib_status_t) -> plib_status_t {
+    LAST.set(status as u32);
+    status
+}
+
+#[cold]
+#[inline(never)]
+fn fail_in_detail(error: &Error) -> plib_status_t {
+    let words = CString::new(error.to_string().replace('\0', "\\0")).ok();
+    // A thread that is ending has no place for words any more.
+    let _ = DETAIL.try_with(|detail| detail.try_borrow_mut().map(|mut detail| *detail = words));
+    let status = plib_status_t::of(error.status());
+    LAST.set(status as u32 | DETAILED);
+    status
+}
+
+/// The words for a status; never NULL, never to be freed.
+#[unsafe(no_mangle)]
+pub extern "C" fn plib_strerror(status: StatusNumber) -> *const c_char {
+    let known = ALL.iter().find(|(c, ..)| *c as u32 == status);
+    known.map_or(c"unknown status", |(_, _, words)| words).as_ptr()
+}
+
+/// What this thread's last failed call had to say: the name, the limit, the way out. Valid until its next failed call;
+/// "" before the first. Successful calls do not change it.
+#[unsafe(no_mangle)]
+pub extern "C" fn plib_last_error_message() -> *const c_char {
+    let last = LAST.get();
+    if last == 0 {
+        return c"".as_ptr();
+    }
+    let words =
+        || DETAIL.try_with(|detail| detail.try_borrow().ok()?.as_ref().map(|words| words.as_ptr())).ok().flatten();
+    let detail = if last & DETAILED != 0 { words() } else { None };
+    detail.unwrap_or_else(|| plib_strerror(last & !DETAILED))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c_and_core_agree_on_every_number() {
+        for (i, (c, core, _)) in ALL.iter().enumerate() {
+            assert_eq!((*c as usize, *core as usize), (i, i));
+        }
+    }
+}

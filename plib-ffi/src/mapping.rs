@@ -1,0 +1,91 @@
+//! Shared mappings of heap files.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::fd::BorrowedFd;
+use std::ptr::null_mut;
+
+/// Mappings start at a multiple of this, so that huge pages fit.
+const ALIGNMENT: usize = 2 << 20;
+
+/// A readable and writable shared mapping of a whole file, taken away again on drop.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    base: *mut u8,
+    len: usize,
+}
+
+impl Mapping {
+    /// Maps `len` bytes of the file, which must have as many.
+    pub fn new(file: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
+        let reserved = len.checked_add(ALIGNMENT).ok_or(io::ErrorKind::InvalidInput)?;
+        let failed = |at| if at == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(at as usize) };
+        // SAFETY: reserves fresh addresses.
+        let start = failed(unsafe {
+            libc::mmap(
+                null_mut(),
+                reserved,
+                libc::PROT_NONE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        })?;
+        let base = start.next_multiple_of(ALIGNMENT);
+        // SAFETY: the range lies within the one just reserved, which nobody else knows of.
+        let mapped = failed(unsafe {
+            let protection = libc::PROT_READ | libc::PROT_WRITE;
+            libc::mmap(base as *mut _, len, protection, libc::MAP_SHARED | libc::MAP_FIXED, file.as_raw_fd(), 0)
+        });
+        // A huge-page file rounds its mapping up; nothing of it is given back here.
+        let end = base + len.next_multiple_of(if mapped.is_ok() && is_huge(file) { ALIGNMENT } else { 4096 });
+        // SAFETY: what remains of the reservation on both sides (or all of it, after a failure).
+        unsafe {
+            if mapped.is_err() {
+                libc::munmap(start as *mut _, reserved);
+            } else {
+                if base > start {
+                    libc::munmap(start as *mut _, base - start);
+                }
+                if start + reserved > end {
+                    libc::munmap(end as *mut _, start + reserved - end);
+                }
+            }
+        }
+        mapped.map(|base| Self { base: base as *mut u8, len })
+    }
+
+    /// Keeps the mapping out of children of fork, so that its file's lock ends with this address space.
+    pub fn keep_from_children(&self) -> io::Result<()> {
+        self.advise(libc::MADV_DONTFORK)
+    }
+
+    /// madvise on the whole mapping.
+    pub fn advise(&self, advice: libc::c_int) -> io::Result<()> {
+        // SAFETY: the range is this mapping, and no advice used here changes its contents.
+        let result = unsafe { libc::madvise(self.base.cast(), self.len, advice) };
+        crate::process::checked(result).map(drop)
+    }
+
+    /// Its first byte.
+    pub fn base(&self) -> *mut u8 {
+        self.base
+    }
+
+    /// Its length.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+}
+
+/// Whether the file is on hugetlbfs.
+fn is_huge(file: BorrowedFd<'_>) -> bool {
+    crate::create::file_system(file).is_ok_and(|fs| fs.block as usize >= ALIGNMENT)
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and whoever drops it has no pointers into it left.
+        unsafe { libc::munmap(self.base.cast(), self.len) };
+    }
+}

@@ -1,0 +1,75 @@
+//! Huge pages: asking for them, and saying what was got.
+
+use crate::mapping::Mapping;
+
+/// linux/mman.h, since 6.1.
+const MADV_COLLAPSE: libc::c_int = 25;
+const HUGE_PAGE_KB: u64 = 2048;
+
+/// Asks for 2 MiB pages under a new heap. What was got is what [`describe`] says: the kernel may have fewer to give.
+pub(crate) fn ask(mapping: &Mapping) {
+    // Refusals are no errors: the heap works with any pages.
+    let _ = mapping.advise(libc::MADV_HUGEPAGE);
+    let _ = mapping.advise(MADV_COLLAPSE);
+}
+
+/// Kilobytes of one mapping, of proc(5) smaps.
+#[derive(Default, Debug, PartialEq, Eq)]
+struct Counts {
+    page: u64,
+    present: u64,
+    huge: u64,
+}
+
+/// What pages this process has under the mapping that starts at `base`.
+pub(crate) fn describe(base: usize) -> String {
+    let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap_or_default();
+    words(&count(&smaps, base))
+}
+
+fn words(counts: &Counts) -> String {
+    if counts.page >= HUGE_PAGE_KB {
+        return format!("{} MiB (100 % of the heap)", counts.page / 1024);
+    }
+    if counts.huge == 0 {
+        return "4 KiB".into();
+    }
+    // Only pages that this process has touched are known to it.
+    format!("2 MiB ({} % of the heap)", counts.huge * 100 / counts.present.max(1))
+}
+
+fn count(smaps: &str, base: usize) -> Counts {
+    let mut counts = Counts::default();
+    let start = format!("{base:x}-");
+    let of_mapping = smaps.lines().skip_while(|line| !line.starts_with(&start)).skip(1);
+    for line in of_mapping {
+        let Some((name, rest)) = line.split_once(':') else { break };
+        let Some(kb) = rest.split_ascii_whitespace().next().and_then(|n| n.parse::<u64>().ok()) else { continue };
+        match name {
+            "KernelPageSize" => counts.page = kb,
+            "Rss" => counts.present = kb,
+            "ShmemPmdMapped" | "FilePmdMapped" => counts.huge += kb,
+            // The next mapping's first line: its address has a colon in the device number.
+            _ if name.contains(' ') => break,
+            _ => {}
+        }
+    }
+    counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMAPS: &str = "7f0000200000-7f0001200000 rw-s 00000000 00:19 3 /dev/shm/plib/a\nSize: 16384 kB\n\
+        KernelPageSize:        4 kB\nRss:       8192 kB\nShmemPmdMapped:     4096 kB\nFilePmdMapped: 0 kB\nVmFlags: rd wr\n\
+        7f0002200000-7f0003200000 rw-s 00000000 00:19 3 /dev/shm/plib/b\nRss: 1 kB\nShmemPmdMapped: 99 kB\n";
+
+    #[test]
+    fn smaps_are_understood() {
+        assert_eq!(count(SMAPS, 0x7f00_0020_0000), Counts { page: 4, present: 8192, huge: 4096 });
+        assert_eq!(words(&count(SMAPS, 0x7f00_0020_0000)), "2 MiB (50 % of the heap)");
+        assert_eq!(words(&count(SMAPS, 0x1000)), "4 KiB");
+        assert_eq!(words(&Counts { page: 2048, present: 1, huge: 0 }), "2 MiB (100 % of the heap)");
+    }
+}
