@@ -80,17 +80,20 @@ impl Op<'_> {
     /// # Safety
     /// The keys are readable.
     #[inline(always)]
-    unsafe fn approach(&self, keys: impl Iterator<Item = In>, places: &mut [Option<Result<Key, Status>>; WIDTH]) {
-        for (place, key) in places.iter_mut().zip(keys) {
+    unsafe fn approach(&self, names: impl Iterator<Item = In>, keys: &mut [(Key, Result<(), Status>); WIDTH]) {
+        let mut count = 0;
+        for ((key, checked), name) in keys.iter_mut().zip(names) {
             // SAFETY: passed on.
-            let key = unsafe { Key::copy(self, key) };
-            if let Ok(key) = &key {
+            *checked = unsafe { key.read(self, name) };
+            if checked.is_ok() {
                 self.prefetch_bucket(key.hash);
             }
-            *place = Some(key);
+            count += 1;
         }
-        for key in places.iter().flatten().flatten() {
-            self.prefetch_block(key);
+        for (key, checked) in keys.iter().take(count) {
+            if checked.is_ok() {
+                self.prefetch_block(key);
+            }
         }
     }
 
@@ -100,7 +103,7 @@ impl Op<'_> {
         let Some(line) = self.heap.bucket(index::growth(self.heap).bucket(key.hash)) else {
             return;
         };
-        for word in line.slots() {
+        for word in index::candidates(line, key.hash) {
             let slot = Slot(word.load(Ordering::Relaxed));
             if slot.may_be(key.hash)
                 && let Some(block) = self.heap.block(slot.unit())
@@ -119,11 +122,11 @@ impl Op<'_> {
     /// Every request's key is readable and its buffer writable.
     pub unsafe fn get_many(&self, requests: &mut [GetRequest]) {
         for part in requests.chunks_mut(WIDTH) {
-            let mut keys = [const { None }; WIDTH];
+            let mut keys = [const { (Key::blank(), Err(Status::Key)) }; WIDTH];
             // SAFETY: passed on.
             unsafe { self.approach(part.iter().map(|r| In { ptr: r.key, len: r.key_len }), &mut keys) };
-            for (request, key) in part.iter_mut().zip(keys.iter().flatten()) {
-                let result = key.as_ref().map_err(|status| *status).and_then(|key| {
+            for (request, (key, checked)) in part.iter_mut().zip(&keys) {
+                let result = checked.and_then(|()| {
                     let out = Out { ptr: request.buf, len: request.buf_len };
                     if !self.heap.protected().admits(out.ptr, out.len) {
                         return Err(Status::Invalid);
@@ -150,12 +153,12 @@ impl Op<'_> {
     /// Every request's key and value are readable.
     pub unsafe fn set_many(&self, requests: &mut [SetRequest]) {
         for part in requests.chunks_mut(WIDTH) {
-            let mut keys = [const { None }; WIDTH];
+            let mut keys = [const { (Key::blank(), Err(Status::Key)) }; WIDTH];
             // SAFETY: passed on.
             unsafe { self.approach(part.iter().map(|r| In { ptr: r.key, len: r.key_len }), &mut keys) };
-            for (request, key) in part.iter_mut().zip(keys.iter().flatten()) {
+            for (request, (key, checked)) in part.iter_mut().zip(&keys) {
                 let value = In { ptr: request.value, len: request.value_len };
-                let result = key.as_ref().map_err(|status| *status).and_then(|key| {
+                let result = checked.and_then(|()| {
                     // SAFETY: passed on.
                     unsafe { self.store_copied(Mode::Set, key, value, request.flags, request.exptime) }
                 });
@@ -176,11 +179,11 @@ impl Op<'_> {
     /// Every request's key is readable.
     pub unsafe fn delete_many(&self, requests: &mut [DeleteRequest]) {
         for part in requests.chunks_mut(WIDTH) {
-            let mut keys = [const { None }; WIDTH];
+            let mut keys = [const { (Key::blank(), Err(Status::Key)) }; WIDTH];
             // SAFETY: passed on.
             unsafe { self.approach(part.iter().map(|r| In { ptr: r.key, len: r.key_len }), &mut keys) };
-            for (request, key) in part.iter_mut().zip(keys.iter().flatten()) {
-                let result = key.as_ref().map_err(|status| *status).and_then(|key| self.delete_copied(key, None));
+            for (request, (key, checked)) in part.iter_mut().zip(&keys) {
+                let result = checked.and_then(|()| self.delete_copied(key, None));
                 request.status = result.err().unwrap_or(Status::Ok) as u32;
             }
         }

@@ -121,9 +121,10 @@ impl Info {
     }
 
     /// Whether a block in which `room` bytes are left can hold this; false for what a racing reader may come upon.
-    #[inline]
+    #[inline(always)]
     pub const fn fits(self, room: usize) -> bool {
-        self.block_size() <= room
+        // An inline item is the common case, and needs no more than this.
+        !self.is_numeric() && self.value_at() + self.value_len() <= room || self.block_size() <= room
     }
 }
 

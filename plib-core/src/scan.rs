@@ -127,8 +127,9 @@ impl Op<'_> {
     /// # Safety
     /// `out` is writable.
     unsafe fn read_scanned(&self, name: &[u8], out: Out) -> Result<Got, Status> {
+        let mut key = crate::cache::Key::blank();
         // SAFETY: `name` is a slice of ours.
-        let key = unsafe { crate::cache::Key::copy(self, In::new(name))? };
+        unsafe { key.read(self, In::new(name))? };
         let mut times = Times::new(self.client);
         let found = self.find(key.hash, key.bytes(), |view| self.take_out(view, out, &mut times))?;
         match found {

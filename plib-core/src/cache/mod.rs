@@ -181,29 +181,35 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    /// Checks and copies a caller's key.
+    /// Room for a key.
+    #[inline(always)]
+    pub const fn blank() -> Self {
+        Self { bytes: [const { MaybeUninit::uninit() }; 256], len: 0, hash: Hash(0) }
+    }
+
+    /// Checks and copies a caller's key. In place: a key that is moved is a copy of 256 bytes.
     ///
     /// # Safety
     /// The key is readable.
     #[inline(always)]
-    pub unsafe fn copy(op: &Op<'_>, key: In) -> Result<Self, Status> {
+    pub unsafe fn read(&mut self, op: &Op<'_>, key: In) -> Result<(), Status> {
         if key.len == 0 || key.len > KEY_MAX {
             return Err(Status::Key);
         }
         if !op.heap.protected().admits(key.ptr, key.len) {
             return Err(Status::Invalid);
         }
-        let mut copy = Self { bytes: [const { MaybeUninit::uninit() }; 256], len: key.len, hash: Hash(0) };
         // SAFETY: the caller grants key.len readable bytes; 250 fit in 256.
-        unsafe { user::copy(copy.bytes.as_mut_ptr().cast(), key.ptr, key.len) };
-        copy.hash = hash(op.heap.secret(), copy.bytes());
-        Ok(copy)
+        unsafe { user::copy(self.bytes.as_mut_ptr().cast(), key.ptr, key.len) };
+        self.len = key.len;
+        self.hash = hash(op.heap.secret(), self.bytes());
+        Ok(())
     }
 
     /// The key's bytes.
     #[inline(always)]
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: the first `len` bytes were written by `copy`, and this copy is private.
+        // SAFETY: the first `len` bytes were written by `read`, and this copy is private.
         unsafe { core::slice::from_raw_parts(self.bytes.as_ptr().cast(), self.len) }
     }
 }

@@ -31,16 +31,17 @@ impl<'c> Op<'c> {
     /// incr and decr; the new number and its cas.
     ///
     /// # Safety
-    /// `key` is readable.
+    /// `name` (the key) is readable.
     pub unsafe fn arith(
         &self,
-        key: In,
+        name: In,
         delta: u64,
         decrement: bool,
         initial: Option<(u64, i64)>,
     ) -> Result<(u64, u64), Status> {
+        let mut key = Key::blank();
         // SAFETY: passed on.
-        let key = unsafe { Key::copy(self, key)? };
+        unsafe { key.read(self, name)? };
         let arith = Arith { delta, decrement, initial };
         let (hits, misses) =
             if decrement { (Counter::DecrHits, Counter::DecrMisses) } else { (Counter::IncrHits, Counter::IncrMisses) };

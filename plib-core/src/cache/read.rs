@@ -137,11 +137,12 @@ impl<'c> Op<'c> {
     /// get: copies the item's value to `out`.
     ///
     /// # Safety
-    /// `key` is readable, `out` writable.
+    /// `name` (the key) is readable, `out` writable.
     #[inline]
-    pub unsafe fn get(&self, key: In, out: Out) -> Result<Got, Status> {
+    pub unsafe fn get(&self, name: In, out: Out) -> Result<Got, Status> {
+        let mut key = Key::blank();
         // SAFETY: passed on.
-        let key = unsafe { Key::copy(self, key)? };
+        unsafe { key.read(self, name)? };
         if !self.heap.protected().admits(out.ptr, out.len) {
             return Err(Status::Invalid);
         }
@@ -195,10 +196,11 @@ impl<'c> Op<'c> {
     /// gat: reads the item and gives it a new expiry, as one operation.
     ///
     /// # Safety
-    /// `key` is readable, `out` writable.
-    pub unsafe fn get_and_touch(&self, key: In, exptime: i64, out: Out) -> Result<Got, Status> {
+    /// `name` (the key) is readable, `out` writable.
+    pub unsafe fn get_and_touch(&self, name: In, exptime: i64, out: Out) -> Result<Got, Status> {
+        let mut key = Key::blank();
         // SAFETY: passed on.
-        let key = unsafe { Key::copy(self, key)? };
+        unsafe { key.read(self, name)? };
         if !self.heap.protected().admits(out.ptr, out.len) {
             return Err(Status::Invalid);
         }

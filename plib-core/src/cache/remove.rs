@@ -2,17 +2,17 @@
 
 use super::*;
 use crate::heap::block::BlockRef;
-use crate::index::Lines;
 use crate::stats::Counter;
 
 impl<'c> Op<'c> {
     /// delete; with `cas` only that very item.
     ///
     /// # Safety
-    /// `key` is readable.
-    pub unsafe fn delete(&self, key: In, cas: Option<u64>) -> Result<(), Status> {
+    /// `name` (the key) is readable.
+    pub unsafe fn delete(&self, name: In, cas: Option<u64>) -> Result<(), Status> {
+        let mut key = Key::blank();
         // SAFETY: passed on.
-        let key = unsafe { Key::copy(self, key)? };
+        unsafe { key.read(self, name)? };
         self.delete_copied(&key, cas)
     }
 
@@ -60,10 +60,11 @@ impl<'c> Op<'c> {
     /// touch: a new expiry.
     ///
     /// # Safety
-    /// `key` is readable.
-    pub unsafe fn touch(&self, key: In, exptime: i64) -> Result<(), Status> {
+    /// `name` (the key) is readable.
+    pub unsafe fn touch(&self, name: In, exptime: i64) -> Result<(), Status> {
+        let mut key = Key::blank();
         // SAFETY: passed on.
-        let key = unsafe { Key::copy(self, key)? };
+        unsafe { key.read(self, name)? };
         self.touch_if(&key, exptime, None).map(|_| ())
     }
 

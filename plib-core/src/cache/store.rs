@@ -5,8 +5,8 @@ use super::*;
 use crate::claim::Claimed;
 use crate::heap::block::BlockRef;
 use crate::heap::class;
+use crate::index::CHAIN_MAX;
 use crate::index::bucket::{Bucket, Search};
-use crate::index::{CHAIN_MAX, Lines};
 use crate::item::{DIGITS_MAX, PART_HEADER, Pair};
 use crate::layout::ITEM_HEADER;
 use crate::stats::Counter;
@@ -35,10 +35,11 @@ impl<'c> Op<'c> {
     /// Stores an item; its cas.
     ///
     /// # Safety
-    /// `key` and `value` are readable.
-    pub unsafe fn store(&self, mode: Mode, key: In, value: In, flags: u32, exptime: i64) -> Result<u64, Status> {
+    /// `name` (the key) and `value` are readable.
+    pub unsafe fn store(&self, mode: Mode, name: In, value: In, flags: u32, exptime: i64) -> Result<u64, Status> {
+        let mut key = Key::blank();
         // SAFETY: passed on.
-        let key = unsafe { Key::copy(self, key)? };
+        unsafe { key.read(self, name)? };
         // SAFETY: passed on.
         unsafe { self.store_copied(mode, &key, value, flags, exptime) }
     }

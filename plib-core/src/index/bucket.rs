@@ -3,7 +3,7 @@
 //! Whoever has a [`Bucket`] holds its lock. All changes are single stores that leave the bucket right for readers and
 //! for whoever takes the lock over if the holder dies.
 
-use super::{CHAIN_MAX, Growth, Line, Lines, Slot, growth};
+use super::{CHAIN_MAX, Growth, Line, Lines, Slot, candidates, growth};
 use crate::hash::Hash;
 use crate::sync::{AtomicU64, Ordering};
 
@@ -19,7 +19,7 @@ pub struct Bucket<'l, L> {
 pub struct Search<'l> {
     /// The wanted item's place.
     pub hit: Option<(&'l AtomicU64, Slot)>,
-    /// A place for a new item.
+    /// A place for a new item, if the item is not there.
     pub vacant: Option<&'l AtomicU64>,
     /// The last line of the chain.
     pub last: &'l Line,
@@ -75,19 +75,39 @@ impl<'l, L: Lines> Bucket<'l, L> {
         }
     }
 
-    /// Looks for the item that `is_it` recognises among those whose tag fits.
+    /// Looks for the item that `is_it` recognises among those whose tag fits; if there is none, for a place to put it.
+    #[inline]
     pub fn search(&self, hash: Hash, mut is_it: impl FnMut(Slot) -> bool) -> Search<'l> {
-        let (mut hit, mut vacant) = (None, None);
-        let (last, chain) = self.each(|_, word, slot| {
-            if self.holds(slot) {
-                if hit.is_none() && slot.may_be(hash) && is_it(slot) {
+        let (mut line, mut chain) = (self.line, 0);
+        let mut hit = None;
+        loop {
+            for word in candidates(line, hash) {
+                let slot = Slot(word.load(Ordering::Relaxed));
+                if hit.is_none() && slot.may_be(hash) && self.holds(slot) && is_it(slot) {
                     hit = Some((word, slot));
                 }
-            } else if vacant.is_none() {
+            }
+            match line.next().and_then(|unit| self.lines.chain(unit)) {
+                Some(next) if chain < CHAIN_MAX => {
+                    line = next;
+                    chain += 1;
+                }
+                _ => break,
+            }
+        }
+        let vacant = if hit.is_none() { self.vacant() } else { None };
+        Search { hit, vacant, last: line, chain }
+    }
+
+    /// The first place without an item.
+    fn vacant(&self) -> Option<&'l AtomicU64> {
+        let mut vacant = None;
+        self.each(|_, word, slot| {
+            if vacant.is_none() && !self.holds(slot) {
                 vacant = Some(word);
             }
         });
-        Search { hit, vacant, last, chain }
+        vacant
     }
 
     /// The place that names the block at `unit`.

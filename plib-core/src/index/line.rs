@@ -14,7 +14,10 @@
 
 use super::slot::Slot;
 use crate::client::Owner;
+use crate::hash::Hash;
 use crate::sync::{AtomicU64, Ordering};
+#[cfg(not(loom))]
+use core::arch::asm;
 
 /// Slot words in a line.
 pub const SLOTS: usize = 7;
@@ -44,6 +47,52 @@ impl Line {
     #[inline]
     pub fn slots(&self) -> &[AtomicU64; SLOTS] {
         &self.slots
+    }
+
+    /// Which slots may name an item of hash `hash`, a bit each; a filter that misses none. All seven tags are compared at
+    /// once, so that no branch depends on where the item is.
+    #[cfg(not(loom))]
+    #[inline(always)]
+    pub fn matching(&self, hash: Hash) -> u32 {
+        let wanted = (Slot::new(hash, 0).0 >> 32) as u32;
+        let mask: u32;
+        // SAFETY: reads the 64 aligned bytes of this line; each 8-byte word is read whole, as aligned vector loads do on
+        // every x86-64. What the mask says is checked again by a load of the word itself.
+        unsafe {
+            asm!(
+                "movd {w}, {wanted:e}",
+                "pshufd {w}, {w}, 0",
+                "movaps {a}, [{p}]",
+                "shufps {a}, [{p} + 16], 0xdd",
+                "movaps {b}, [{p} + 32]",
+                "shufps {b}, [{p} + 48], 0xdd",
+                "pxor {a}, {w}",
+                "pxor {b}, {w}",
+                // The low four bits belong to the unit.
+                "psrld {a}, 4",
+                "psrld {b}, 4",
+                "pxor {w}, {w}",
+                "pcmpeqd {a}, {w}",
+                "pcmpeqd {b}, {w}",
+                "packssdw {a}, {b}",
+                "packsswb {a}, {a}",
+                "pmovmskb {mask:e}, {a}",
+                p = in(reg) core::ptr::from_ref(self),
+                wanted = in(reg) wanted,
+                mask = lateout(reg) mask,
+                w = out(xmm_reg) _,
+                a = out(xmm_reg) _,
+                b = out(xmm_reg) _,
+                options(nostack, preserves_flags, readonly)
+            );
+        }
+        mask >> 1 & 0x7f
+    }
+
+    /// The same for models: all of them.
+    #[cfg(loom)]
+    pub fn matching(&self, _: Hash) -> u32 {
+        0x7f
     }
 
     /// The last slot word, which may be a link.

@@ -82,8 +82,19 @@ pub fn growth(lines: &impl Lines) -> Growth {
     Growth(lines.growth().load(Ordering::Acquire))
 }
 
+/// The slot words of a line whose tags fit.
+#[inline(always)]
+pub(crate) fn candidates(line: &Line, hash: Hash) -> impl Iterator<Item = &AtomicU64> {
+    let mut mask = line.matching(hash);
+    core::iter::from_fn(move || {
+        let word = line.slots().get(mask.trailing_zeros() as usize)?;
+        mask &= mask.wrapping_sub(1);
+        Some(word)
+    })
+}
+
 /// Looks for an item without a lock.
-#[inline]
+#[inline(always)]
 pub fn lookup<L: Lines, T>(lines: &L, hash: Hash, mut probe: impl FnMut(Slot, &AtomicU64) -> Probe<T>) -> Found<T> {
     let before = growth(lines);
     let number = before.bucket(hash);
@@ -94,7 +105,7 @@ pub fn lookup<L: Lines, T>(lines: &L, hash: Hash, mut probe: impl FnMut(Slot, &A
     let mut line = bucket;
     let mut hit = None;
     'chain: for _ in 0..=CHAIN_MAX {
-        for word in line.slots() {
+        for word in candidates(line, hash) {
             let slot = Slot(word.load(Ordering::Acquire));
             if slot.may_be(hash) {
                 match probe(slot, word) {
