@@ -199,9 +199,9 @@ impl<'l, L: Lines> Bucket<'l, L> {
                 return;
             };
             leave(unit);
-            before.last().store(stays.0, Ordering::Release);
-            // A reader that is inside the line sees the move before the line can be reused.
+            // Counted between the copies and the unlinking: who misses the old places sees the new ones, or the count.
             self.line.count_move();
+            before.last().store(stays.0, Ordering::Release);
             retire(unit);
         }
     }
