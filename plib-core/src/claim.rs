@@ -31,10 +31,14 @@ impl<'c> Op<'c> {
     pub fn claim(&self, class: usize, record: &AtomicU64) -> Result<Claimed, Status> {
         while let Some(unit) = self.context.magazine(class).pop() {
             if let Some(claimed) = self.try_claim(unit, class, record) {
+                self.unprotect();
                 return Ok(claimed);
             }
         }
-        self.claim_slowly(class, record)
+        let claimed = self.claim_slowly(class, record);
+        // What I hold needs no hazard: a mover that finds a claimed block gives up.
+        self.unprotect();
+        claimed
     }
 
     /// Claims the block at `unit` if it is a free one of `class`.

@@ -18,6 +18,7 @@ use crate::stats::Counter;
 use crate::sync::{AtomicU64, Ordering};
 use crate::sys;
 
+const _: () = assert!(CLASSES <= 128, "a set of classes is a u128");
 /// Ages that differ by less are the same.
 const AGE_SLACK: u64 = 64;
 /// Classes that a mover looks at before it decides.
@@ -270,15 +271,26 @@ impl<'c> Op<'c> {
 
     /// Moves a superblock to `class` from the class whose items are idle longest. False if none was to be had.
     fn move_superblock(&self, class: usize, forced: bool) -> bool {
-        let Some(donor) = self.idlest(class, forced) else {
-            return false;
-        };
-        let Some(s) = self.drain_one(donor, forced) else {
-            return false;
-        };
+        let Some(s) = self.drain_any(class, forced) else { return false };
         self.convert(s, class);
-        self.count(Counter::SuperblocksMoved, 1);
         true
+    }
+
+    /// Empties a superblock of another class than `class`. Forced: tries the next idlest class when one cannot give any, as
+    /// when its superblocks hold nothing but what this very operation has claimed.
+    fn drain_any(&self, class: usize, forced: bool) -> Option<u32> {
+        let mut refused = 0u128;
+        while let Some(donor) = self.idlest(class, forced, refused) {
+            if let Some(s) = self.drain_one(donor, forced) {
+                self.count(Counter::SuperblocksMoved, 1);
+                return Some(s);
+            }
+            if !forced {
+                return None;
+            }
+            refused |= 1 << donor;
+        }
+        None
     }
 
     /// The heap's time: how many cas values were given out.
@@ -293,11 +305,11 @@ impl<'c> Op<'c> {
 
     /// The class to take a superblock from: the one whose next victims are oldest; unless forced, only if they are much older
     /// than those of `class`. What is remembered of a class is checked by a look at its hand before it is believed.
-    fn idlest(&self, class: usize, forced: bool) -> Option<usize> {
+    fn idlest(&self, class: usize, forced: bool, refused: u128) -> Option<usize> {
         let least = if forced { 0 } else { self.age_of(class).saturating_mul(3) / 2 + AGE_SLACK };
         let mut last = None;
         for _ in 0..DONOR_TRIES {
-            let donor = self.oldest_but(class)?;
+            let donor = self.oldest_but(class, refused)?;
             if last == Some(donor) && forced {
                 return last;
             }
@@ -313,10 +325,10 @@ impl<'c> Op<'c> {
         if forced { last } else { None }
     }
 
-    /// The class with superblocks, other than `class`, whose remembered victim is oldest.
-    fn oldest_but(&self, class: usize) -> Option<usize> {
+    /// The class with superblocks, neither `class` nor one of `refused` (a bit each), whose remembered victim is oldest.
+    fn oldest_but(&self, class: usize, refused: u128) -> Option<usize> {
         (0..CLASSES)
-            .filter(|d| *d != class::CHAIN && *d != class)
+            .filter(|d| *d != class::CHAIN && *d != class && refused >> d & 1 == 0)
             .filter(|d| self.heap.class_line(*d).superblocks.load(Ordering::Relaxed) != 0)
             .max_by_key(|d| self.age_of(*d))
     }
@@ -369,10 +381,12 @@ impl<'c> Op<'c> {
     pub fn drain_one(&self, donor: usize, forced: bool) -> Option<u32> {
         let members = self.heap.members(donor);
         let mut s = (self.heap.class_line(donor).hand.load(Ordering::Relaxed) >> 32) as u32;
-        for attempt in 0..MOVE_TRIES {
+        let most = self.heap.geometry().superblocks;
+        for attempt in 0..if forced { most } else { MOVE_TRIES.min(most) } {
             s = members.next(s)?;
             let spare_hot = !forced && attempt < MOVE_TRIES / 2;
-            if !(spare_hot && self.is_hot(s, donor)) && self.drain(s, donor) {
+            let spared = spare_hot && self.is_hot(s, donor) || self.is_in_use(s, donor);
+            if !spared && self.drain(s, donor) {
                 return Some(s);
             }
             s = s.wrapping_add(1);
@@ -382,11 +396,7 @@ impl<'c> Op<'c> {
 
     /// A superblock for the index: unused, or taken from whichever class is idle longest.
     pub fn take_superblock(&self) -> Option<u32> {
-        self.take_from_pool().or_else(|| {
-            let s = self.drain_one(self.idlest(class::CHAIN, true)?, true)?;
-            self.count(Counter::SuperblocksMoved, 1);
-            Some(s)
-        })
+        self.take_from_pool().or_else(|| self.drain_any(class::CHAIN, true))
     }
 
     /// Whether a quarter of the items were read since the hand last passed.
@@ -401,6 +411,22 @@ impl<'c> Op<'c> {
             meta.is_live() && meta.is_recent()
         });
         recent.count() as u32 * 4 > n
+    }
+
+    /// Whether an operation holds a block there; then emptying it would fail half-way, after evicting for nothing.
+    fn is_in_use(&self, s: u32, class: usize) -> bool {
+        self.protect(0, s);
+        (0..class::per_superblock(class)).any(|i| {
+            let meta = block::load(self.heap.meta(self.heap.block_in(s, class, i)));
+            match meta.state() {
+                State::Claimed => true,
+                State::Part => {
+                    let head = BlockRef(self.heap.word(self.heap.block_in(s, class, i), 1).load(Ordering::Acquire));
+                    matches!(self.head_of(self.heap.block_in(s, class, i), meta, head), Head::InUse)
+                }
+                _ => false,
+            }
+        })
     }
 
     /// Claims every block of a superblock, waits for its readers, and makes it Converting; else leaves it as it was.

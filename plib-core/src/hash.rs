@@ -12,6 +12,8 @@ pub type Secret = [u64; 4];
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Hash(pub u64);
 
+const LENGTH_FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+
 #[inline]
 fn fold(a: u64, b: u64) -> u64 {
     let product = u128::from(a).wrapping_mul(u128::from(b));
@@ -30,10 +32,10 @@ unsafe fn read<const N: usize>(at: *const u8) -> u64 {
 /// Hashes a private copy of a key.
 #[inline]
 pub fn hash(secret: &Secret, key: &[u8]) -> Hash {
-    let [s0, s1, s2, s3] = *secret;
+    let [s0, s1, ..] = *secret;
     let n = key.len();
     let p = key.as_ptr();
-    let mut seed = s0 ^ (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut seed = s0 ^ (n as u64).wrapping_mul(LENGTH_FACTOR);
     // SAFETY: every read below lies within the `n` bytes of `key`; each branch's length test says why.
     let (a, b) = unsafe {
         if n <= 16 {
@@ -55,8 +57,21 @@ pub fn hash(secret: &Secret, key: &[u8]) -> Hash {
             (read::<8>(p.add(n - 16)), read::<8>(p.add(n - 8)))
         }
     };
+    finish(secret, seed, a, b)
+}
+
+#[inline(always)]
+fn finish(secret: &Secret, seed: u64, a: u64, b: u64) -> Hash {
+    let [_, s1, s2, s3] = *secret;
     let mixed = fold(a ^ s1, b ^ seed);
     Hash(fold(mixed ^ s2, seed ^ s3))
+}
+
+/// The hash of a key of 8 to 16 bytes, from its first and its last eight.
+#[inline(always)]
+pub fn hash_words(secret: &Secret, first: u64, last: u64, len: usize) -> Hash {
+    let [s0, ..] = *secret;
+    finish(secret, s0 ^ (len as u64).wrapping_mul(LENGTH_FACTOR), first, last)
 }
 
 /// Folds eight words into one; for layout hashes and checksums.

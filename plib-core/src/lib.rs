@@ -31,6 +31,7 @@
     clippy::unreachable,
     clippy::todo
 )]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test panics when it fails"))]
 
 #[cfg(loom)]
 extern crate std;

@@ -131,10 +131,8 @@ impl Op<'_> {
         // SAFETY: `name` is a slice of ours.
         unsafe { key.read(self, In::new(name))? };
         let mut times = Times::new(self.client);
-        let found = self.find(key.hash, key.bytes(), |view| self.take_out(view, out, &mut times))?;
-        match found {
-            Some(Ok((got, ..))) => Ok(got),
-            _ => Err(Status::NotFound),
-        }
+        let mut seen = crate::cache::Seen::NOTHING;
+        let found = self.find(key.hash, key.bytes(), |view| self.take_out(view, out, &mut times, &mut seen))?;
+        if found == Some(Life::Alive) { Ok(seen.got) } else { Err(Status::NotFound) }
     }
 }

@@ -22,6 +22,10 @@ macro_rules! counters {
         #[derive(Clone, Copy, Default, Debug)]
         pub struct Stats {
             $($(#[$doc])* pub $field: u64,)*
+            /// Keys asked for.
+            pub cmd_get: u64,
+            /// Storage commands (set, add, replace, append, prepend, cas).
+            pub cmd_set: u64,
             /// Items now (expired and flushed ones that no hand has passed yet included).
             pub curr_items: u64,
             /// Bytes of headers, keys and values of those items.
@@ -55,9 +59,7 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Keys asked for.
-    CmdGet => cmd_get,
-    /// ... that were there.
+    /// Keys asked for that were there.
     GetHits => get_hits,
     /// ... that were not.
     GetMisses => get_misses,
@@ -65,8 +67,8 @@ counters! {
     GetExpired => get_expired,
     /// ... that were there but flushed.
     GetFlushed => get_flushed,
-    /// Storage commands (set, add, replace, append, prepend, cas).
-    CmdSet => cmd_set,
+    /// Storage commands whose condition did not hold or that failed.
+    StoreRefused => store_refused,
     /// Touch commands (get-and-touch included).
     CmdTouch => cmd_touch,
     /// ... that found the key.
@@ -95,14 +97,12 @@ counters! {
     CmdFlush => cmd_flush,
     /// Items stored in all.
     TotalItems => total_items,
-    /// Items added under a key that had none.
-    Inserted => items_inserted,
-    /// Items that went, for whatever reason.
-    Removed => items_removed,
-    /// Bytes of items that came.
-    BytesIn => bytes_in,
-    /// Bytes of items that went.
-    BytesOut => bytes_out,
+    /// ... by incr or decr.
+    NumbersStored => numbers_stored,
+    /// Items that came less items that went, modulo 2^64.
+    Items => items_balance,
+    /// Their bytes, likewise.
+    Bytes => bytes_balance,
     /// Live items that were evicted for room.
     Evictions => evictions,
     /// Expired or flushed items whose room was reused.
@@ -157,8 +157,10 @@ impl Op<'_> {
             stats.contexts += u64::from(context.load().is_busy());
         }
         // Counters are read one after the other while others write: never show less than nothing.
-        stats.curr_items = (stats.items_inserted.wrapping_sub(stats.items_removed) as i64).max(0) as u64;
-        stats.bytes = (stats.bytes_in.wrapping_sub(stats.bytes_out) as i64).max(0) as u64;
+        stats.curr_items = (stats.items_balance as i64).max(0) as u64;
+        stats.bytes = (stats.bytes_balance as i64).max(0) as u64;
+        stats.cmd_get = stats.get_hits.wrapping_add(stats.get_misses);
+        stats.cmd_set = stats.total_items.wrapping_sub(stats.numbers_stored).wrapping_add(stats.store_refused);
         stats.clients = (0..geometry.clients).filter(|i| self.heap.slot_in_use(*i)).count() as u64;
         stats.superblocks = u64::from(geometry.superblocks);
         stats.limit_maxbytes = stats.superblocks * crate::layout::SUPERBLOCK as u64;

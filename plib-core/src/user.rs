@@ -49,14 +49,12 @@ impl Protected {
     /// wholly outside the heap.
     #[inline]
     pub fn admits(&self, ptr: *const u8, len: usize) -> bool {
-        let start = ptr as usize;
         if len == 0 {
             return true;
         }
-        let Some(end) = start.checked_add(len) else {
-            return false;
-        };
-        start != 0 && (end <= self.start || start >= self.start.wrapping_add(self.len))
+        // Counted from the heap's start, a range below it must not reach round to 0, and one above it must not wrap.
+        let offset = (ptr as usize).wrapping_sub(self.start);
+        !ptr.is_null() && offset >= self.len && offset.checked_add(len - 1).is_some()
     }
 }
 
@@ -197,7 +195,7 @@ pub unsafe fn equal(a: *const u8, b: *const u8, len: usize) -> bool {
 macro_rules! word_access {
     ($load:ident, $store:ident, $type:ty, $reg:literal) => {
         #[inline]
-        unsafe fn $load(at: *const u8) -> $type {
+        pub(crate) unsafe fn $load(at: *const u8) -> $type {
             let word: $type;
             // SAFETY: the caller grants the bytes of one word at `at`; x86-64 loads need no alignment.
             unsafe {
@@ -207,7 +205,7 @@ macro_rules! word_access {
             word
         }
         #[inline]
-        unsafe fn $store(at: *mut u8, word: $type) {
+        pub(crate) unsafe fn $store(at: *mut u8, word: $type) {
             // SAFETY: the caller grants the bytes of one word at `at`; x86-64 stores need no alignment.
             unsafe {
                 asm!(concat!("mov [{p}], {w", $reg, "}"), p = in(reg) at, w = in(reg) word,

@@ -87,6 +87,7 @@ impl<'c> Op<'c> {
             }
             _ => Decision::Refuse(Status::Exists),
         })?;
+        self.count(Counter::NumbersStored, 1);
         Ok((number, cas, from.is_some()))
     }
 

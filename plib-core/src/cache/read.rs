@@ -7,6 +7,22 @@ use crate::stats::Counter;
 use crate::sync::fence;
 use crate::user::Out;
 
+/// What a reader took from an item.
+pub(crate) struct Seen {
+    pub got: Got,
+    block: Option<Block>,
+    meta: Meta,
+}
+
+impl Seen {
+    /// Nothing yet.
+    pub const NOTHING: Self = Self {
+        got: Got { info: ItemInfo { flags: 0, expiry: 0, cas: 0, value_len: 0 }, copied: false },
+        block: None,
+        meta: Meta(0),
+    };
+}
+
 impl<'c> Op<'c> {
     /// Finds a key's item and lets `take` read it; `take` gives None when it notices that the item changed under it.
     /// Lock-free: a try fails only if another operation on this bucket took effect meanwhile.
@@ -152,45 +168,46 @@ impl<'c> Op<'c> {
     /// get with a private key and a checked buffer.
     #[inline(always)]
     pub fn get_copied(&self, key: &Key, out: Out) -> Result<Got, Status> {
-        self.count(Counter::CmdGet, 1);
         let mut times = Times::new(self.client);
-        let found = self.find(key.hash, key.bytes(), |view| self.take_out(view, out, &mut times))?;
+        let mut seen = Seen::NOTHING;
+        let found = self.find(key.hash, key.bytes(), |view| self.take_out(view, out, &mut times, &mut seen))?;
         match found {
-            Some(Ok((got, block, meta))) => {
-                block::mark(self.heap.meta(block), meta);
+            Some(Life::Alive) => {
+                if let Some(block) = seen.block {
+                    block::mark(self.heap.meta(block), seen.meta);
+                }
                 self.count(Counter::GetHits, 1);
-                Ok(got)
-            }
-            Some(Err(life)) => {
-                self.count(if life == Life::Expired { Counter::GetExpired } else { Counter::GetFlushed }, 1);
-                self.count(Counter::GetMisses, 1);
-                Err(Status::NotFound)
+                Ok(seen.got)
             }
             None => {
                 self.count(Counter::GetMisses, 1);
                 Err(Status::NotFound)
             }
+            Some(life) => self.get_dead(life),
         }
+    }
+
+    #[cold]
+    fn get_dead(&self, life: Life) -> Result<Got, Status> {
+        self.count(if life == Life::Expired { Counter::GetExpired } else { Counter::GetFlushed }, 1);
+        self.count(Counter::GetMisses, 1);
+        Err(Status::NotFound)
     }
 
     /// Copies a viewed item out if it is alive.
     #[inline(always)]
-    #[allow(clippy::type_complexity, reason = "read in one place")]
-    pub(crate) fn take_out(
-        &self,
-        view: &View<'_>,
-        out: Out,
-        times: &mut Times<'_>,
-    ) -> Option<Result<(Got, Block, Meta), Life>> {
+    pub(crate) fn take_out(&self, view: &View<'_>, out: Out, times: &mut Times<'_>, seen: &mut Seen) -> Option<Life> {
         let word = self.heap.times_word(view.block).load(Ordering::Relaxed);
         match times.life(self, view.meta, word) {
             Life::Alive => {}
-            life => return Some(Err(life)),
+            life => return Some(life),
         }
         let (value_len, copied, cas) = self.read_value(view, out)?;
         let (flags, expiry) = item::times(word);
-        let info = ItemInfo { flags, expiry, cas, value_len };
-        Some(Ok((Got { info, copied }, view.block, view.meta)))
+        seen.got = Got { info: ItemInfo { flags, expiry, cas, value_len }, copied };
+        seen.block = Some(view.block);
+        seen.meta = view.meta;
+        Some(Life::Alive)
     }
 
     /// gat: reads the item and gives it a new expiry, as one operation.

@@ -57,12 +57,14 @@ impl<'c> Op<'c> {
         exptime: i64,
     ) -> Result<u64, Status> {
         self.check_value(key, value)?;
-        self.count(Counter::CmdSet, 1);
         let result = match mode {
             Mode::Append => self.concat(key, value, false),
             Mode::Prepend => self.concat(key, value, true),
             _ => self.store_new(mode, key, value, flags, exptime),
         };
+        if result.is_err() {
+            self.count(Counter::StoreRefused, 1);
+        }
         if let Mode::Cas(_) = mode {
             match result {
                 Ok(_) => self.count(Counter::CasHits, 1),
@@ -424,14 +426,18 @@ impl<'c> Op<'c> {
         }
         let buried = replaced.as_ref().map(|old| (old.block, self.heap.info(old.block), self.dispose(old)));
         bucket.unlock();
-        if let Some((block, old_info, seized)) = buried {
-            self.count_removed(old_info);
-            self.finish_dispose(block, old_info, seized);
-        }
         self.count(Counter::TotalItems, 1);
-        self.count(Counter::Inserted, 1);
-        self.count(Counter::BytesIn, info.item_size() as u64);
-        self.items_changed(1);
+        match buried {
+            Some((block, old_info, seized)) => {
+                self.count(Counter::Bytes, (info.item_size() as u64).wrapping_sub(old_info.item_size() as u64));
+                self.finish_dispose(block, old_info, seized);
+            }
+            None => {
+                self.count(Counter::Items, 1);
+                self.count(Counter::Bytes, info.item_size() as u64);
+                self.items_changed(1);
+            }
+        }
         Ok(cas)
     }
 
@@ -492,8 +498,8 @@ impl<'c> Op<'c> {
 
     /// Counts an item that went.
     pub fn count_removed(&self, info: Info) {
-        self.count(Counter::Removed, 1);
-        self.count(Counter::BytesOut, info.item_size() as u64);
+        self.count(Counter::Items, u64::MAX);
+        self.count(Counter::Bytes, (info.item_size() as u64).wrapping_neg());
         self.items_changed(-1);
     }
 }

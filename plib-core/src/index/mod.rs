@@ -105,6 +105,8 @@ pub fn lookup<L: Lines, T>(lines: &L, hash: Hash, mut probe: impl FnMut(Slot, &A
     let mut line = bucket;
     let mut hit = None;
     'chain: for _ in 0..=CHAIN_MAX {
+        // The link before the slots: if an item takes the link's place meanwhile, it is seen there or in the line.
+        let next = line.next();
         for word in candidates(line, hash) {
             let slot = Slot(word.load(Ordering::Acquire));
             if slot.may_be(hash) {
@@ -118,7 +120,7 @@ pub fn lookup<L: Lines, T>(lines: &L, hash: Hash, mut probe: impl FnMut(Slot, &A
                 }
             }
         }
-        match line.next().map(|unit| lines.chain(unit)) {
+        match next.map(|unit| lines.chain(unit)) {
             None => break,
             Some(None) => return Found::Retry,
             Some(Some(next)) => line = next,
@@ -147,13 +149,14 @@ pub fn walk<L: Lines>(lines: &L, number: u32, mut visit: impl FnMut(Slot, &Atomi
     let moves = bucket.moves();
     let mut line = bucket;
     for _ in 0..=CHAIN_MAX {
+        let next = line.next();
         for word in line.slots() {
             let slot = Slot(word.load(Ordering::Acquire));
             if slot.is_item() && before.bucket(slot.hash_in(number)) == number && !visit(slot, word) {
                 return false;
             }
         }
-        match line.next().map(|unit| lines.chain(unit)) {
+        match next.map(|unit| lines.chain(unit)) {
             None => break,
             Some(None) => return false,
             Some(Some(next)) => line = next,
