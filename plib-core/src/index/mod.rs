@@ -82,10 +82,10 @@ pub fn growth(lines: &impl Lines) -> Growth {
     Growth(lines.growth().load(Ordering::Acquire))
 }
 
-/// The slot words of a line whose tags fit.
+/// The slot words of a line, but the last, whose tags fit.
 #[inline(always)]
 pub(crate) fn candidates(line: &Line, hash: Hash) -> impl Iterator<Item = &AtomicU64> {
-    let mut mask = line.matching(hash);
+    let mut mask = line.matching(hash) & ((1 << (line::SLOTS - 1)) - 1);
     core::iter::from_fn(move || {
         let word = line.slots().get(mask.trailing_zeros() as usize)?;
         mask &= mask.wrapping_sub(1);
@@ -98,15 +98,13 @@ pub(crate) fn candidates(line: &Line, hash: Hash) -> impl Iterator<Item = &Atomi
 pub fn lookup<L: Lines, T>(lines: &L, hash: Hash, mut probe: impl FnMut(Slot, &AtomicU64) -> Probe<T>) -> Found<T> {
     let before = growth(lines);
     let number = before.bucket(hash);
-    let Some(bucket) = lines.bucket(number) else {
-        return Found::Retry;
-    };
+    let Some(bucket) = lines.bucket(number) else { return Found::Retry };
     let moves = bucket.moves();
     let mut line = bucket;
     let mut hit = None;
     'chain: for _ in 0..=CHAIN_MAX {
-        // The link before the slots: if an item takes the link's place meanwhile, it is seen there or in the line.
-        let next = line.next();
+        // The last word is read once: an item or a link, whichever it was, leads to all that was behind it then.
+        let last = Slot(line.last().load(Ordering::Acquire));
         for word in candidates(line, hash) {
             let slot = Slot(word.load(Ordering::Acquire));
             if slot.may_be(hash) {
@@ -120,11 +118,21 @@ pub fn lookup<L: Lines, T>(lines: &L, hash: Hash, mut probe: impl FnMut(Slot, &A
                 }
             }
         }
-        match next.map(|unit| lines.chain(unit)) {
-            None => break,
-            Some(None) => return Found::Retry,
-            Some(Some(next)) => line = next,
+        if last.is_link() {
+            match lines.chain(last.unit()) {
+                Some(next) => line = next,
+                None => return Found::Retry,
+            }
+            continue;
         }
+        if last.may_be(hash) {
+            match probe(last, line.last()) {
+                Probe::Hit(found) => hit = Some(found),
+                Probe::Other => {}
+                Probe::Retry => return Found::Retry,
+            }
+        }
+        break;
     }
     // The item's bytes were read before these loads, as the slot words were.
     fence(Ordering::Acquire);
@@ -149,17 +157,19 @@ pub fn walk<L: Lines>(lines: &L, number: u32, mut visit: impl FnMut(Slot, &Atomi
     let moves = bucket.moves();
     let mut line = bucket;
     for _ in 0..=CHAIN_MAX {
-        let next = line.next();
+        let last = Slot(line.last().load(Ordering::Acquire));
         for word in line.slots() {
-            let slot = Slot(word.load(Ordering::Acquire));
+            let slot = if core::ptr::eq(word, line.last()) { last } else { Slot(word.load(Ordering::Acquire)) };
             if slot.is_item() && before.bucket(slot.hash_in(number)) == number && !visit(slot, word) {
                 return false;
             }
         }
-        match next.map(|unit| lines.chain(unit)) {
-            None => break,
-            Some(None) => return false,
-            Some(Some(next)) => line = next,
+        if !last.is_link() {
+            break;
+        }
+        match lines.chain(last.unit()) {
+            Some(next) => line = next,
+            None => return false,
         }
     }
     fence(Ordering::Acquire);
