@@ -58,12 +58,17 @@ struct Check<'a, 'c> {
     report: &'a mut dyn FnMut(Finding),
     sum: CheckSummary,
     live_chain: u64,
+    /// Findings of a locked bucket, told after it is unlocked: the report may do what it likes.
+    held: [Option<Finding>; HELD],
 }
+
+/// Findings of one bucket that are told singly; more of them are only counted.
+const HELD: usize = 32;
 
 impl Op<'_> {
     /// Checks the whole heap.
     pub fn check(&self, report: &mut dyn FnMut(Finding)) -> CheckSummary {
-        let mut check = Check { op: self, report, sum: CheckSummary::default(), live_chain: 0 };
+        let mut check = Check { op: self, report, sum: CheckSummary::default(), live_chain: 0, held: [None; HELD] };
         check.contexts();
         check.index();
         check.superblocks();
@@ -81,6 +86,15 @@ impl Check<'_, '_> {
         self.sum.findings += 1;
         self.sum.severe += u64::from(severe);
         (self.report)(Finding { kind, place, detail, severe });
+    }
+
+    /// The same for a bucket that is locked.
+    fn found_locked(&mut self, kind: &'static str, place: u64, detail: u64) {
+        self.sum.findings += 1;
+        self.sum.severe += 1;
+        if let Some(free) = self.held.iter_mut().find(|f| f.is_none()) {
+            *free = Some(Finding { kind, place, detail, severe: true });
+        }
     }
 
     fn heap(&self) -> &Heap {
@@ -111,6 +125,9 @@ impl Check<'_, '_> {
                 Ok(bucket) => {
                     self.bucket(&bucket);
                     bucket.unlock();
+                    for finding in core::mem::replace(&mut self.held, [None; HELD]).into_iter().flatten() {
+                        (self.report)(finding);
+                    }
                 }
                 Err(_) => self.found("bucket locked by a client that does not run", u64::from(number), 0, false),
             }
@@ -129,14 +146,18 @@ impl Check<'_, '_> {
             }
         });
         let slots = slots.get(..count).unwrap_or(&[]);
+        let mut good = [false; 64];
         for (i, slot) in slots.iter().enumerate() {
-            self.item(*slot, bucket.number());
-            for other in slots.iter().take(i) {
+            let fine = self.item(*slot, bucket.number());
+            for (other, other_fine) in slots.iter().zip(good).take(i) {
                 if other.unit() == slot.unit() {
-                    self.found("block named by two slots", slot.unit(), u64::from(bucket.number()), true);
-                } else if self.same_key(*slot, *other) {
-                    self.found("key stored twice", slot.unit(), other.unit(), true);
+                    self.found_locked("block named by two slots", slot.unit(), u64::from(bucket.number()));
+                } else if fine && other_fine && self.same_key(*slot, *other) {
+                    self.found_locked("key stored twice", slot.unit(), other.unit());
                 }
+            }
+            if let Some(place) = good.get_mut(i) {
+                *place = fine;
             }
         }
         let mut lines = 0;
@@ -151,7 +172,7 @@ impl Check<'_, '_> {
         });
         self.sum.chain_lines += lines;
         if let Some(unit) = odd {
-            self.found("chain line that is not one", unit, u64::from(bucket.number()), true);
+            self.found_locked("chain line that is not one", unit, u64::from(bucket.number()));
         }
     }
 
@@ -169,30 +190,34 @@ impl Check<'_, '_> {
         of(a).is_some() && of(a) == of(b)
     }
 
-    /// One item of a locked bucket.
-    fn item(&mut self, slot: Slot, number: u32) {
+    /// One item of a locked bucket; whether its key may be read.
+    fn item(&mut self, slot: Slot, number: u32) -> bool {
         let unit = slot.unit();
         let Some((block, class)) = self.placed(unit) else {
-            return self.found("slot word that names no block", unit, u64::from(number), true);
+            self.found_locked("slot word that names no block", unit, u64::from(number));
+            return false;
         };
         let meta = block::load(self.op.heap.meta(block));
         let info = self.op.heap.info(block);
         if !meta.is_live() {
-            return self.found("slot word that names a block without an item", unit, meta.0, true);
+            self.found_locked("slot word that names a block without an item", unit, meta.0);
+            return false;
         }
         if info.key_len() == 0 || info.key_len() > KEY_MAX || info.block_size() > class::size(class) as usize {
-            return self.found("item that does not fit its block", unit, info.0, true);
+            self.found_locked("item that does not fit its block", unit, info.0);
+            return false;
         }
         let (key, len) = self.key_of(block, info);
         let full = hash(self.op.heap.secret(), key.get(..len).unwrap_or(&[]));
         if !slot.may_be(full) || Info::new(full, len, info.value_len(), info.is_numeric()) != info {
-            return self.found("item whose hash is not its key's", unit, full.0, true);
+            self.found_locked("item whose hash is not its key's", unit, full.0);
         }
         self.sum.items += 1;
         self.sum.bytes += info.item_size() as u64;
         for i in 0..info.parts() {
             self.part(block, meta, info, i);
         }
+        true
     }
 
     /// The block at a unit, if some class's superblock has one there.
@@ -211,7 +236,7 @@ impl Check<'_, '_> {
                 && item::part(info.value_len(), i).1 + PART_HEADER <= class::size(class) as usize
         });
         if !good {
-            self.found("fragment that is not its item's", head.unit, unit, true);
+            self.found_locked("fragment that is not its item's", head.unit, unit);
         }
     }
 

@@ -161,7 +161,7 @@ impl Magazine {
             return false;
         };
         place.store(unit, Ordering::Relaxed);
-        self.count.store(n + 1, Ordering::Relaxed);
+        self.count.store(n.wrapping_add(1), Ordering::Relaxed);
         true
     }
 }
@@ -293,7 +293,7 @@ impl Client {
         slot.pid.store(u64::from(p.pid), Ordering::Relaxed);
         slot.start_time.store(p.start_time, Ordering::Relaxed);
         slot.contexts.store(0, Ordering::Relaxed);
-        heap.set_clean(false);
+        heap.set_dirty();
         // SAFETY: the caller passes what the kernel gave, or 0.
         let clock = unsafe { sys::Clock::new(p.vdso) };
         let client = Self {
@@ -327,10 +327,7 @@ impl Client {
         if let Some(slot) = self.heap.client(self.slot) {
             slot.state.store(SlotState::new(self.incarnation, false).0, Ordering::Release);
         }
-        let others = (0..self.heap.geometry().clients).any(|i| self.heap.slot_in_use(i));
-        if !others {
-            self.heap.set_clean(true);
-        }
+        self.heap.set_clean();
     }
 
     /// The heap.
@@ -587,14 +584,14 @@ impl<'c> Op<'c> {
         let (next, end) = (self.context.cas_next.load(Ordering::Relaxed), self.context.cas_end.load(Ordering::Relaxed));
         if next < end && next > above {
             // Advanced before use: a value is lost rather than used twice.
-            self.context.cas_next.store(next + 1, Ordering::Release);
+            self.context.cas_next.store(next.wrapping_add(1), Ordering::Release);
             return next;
         }
         let start = self.heap.hot().cas.0.fetch_add(CAS_RANGE, Ordering::AcqRel);
         // End first: between the two stores the range is empty, not somebody else's.
         self.context.cas_end.store(0, Ordering::Release);
-        self.context.cas_next.store(start + 1, Ordering::Release);
-        self.context.cas_end.store(start + CAS_RANGE, Ordering::Release);
+        self.context.cas_next.store(start.wrapping_add(1), Ordering::Release);
+        self.context.cas_end.store(start.wrapping_add(CAS_RANGE), Ordering::Release);
         start
     }
 

@@ -222,15 +222,20 @@ pub struct Pair {
 }
 
 impl Heap {
-    fn pair_words(&self, block: Block, info: Info) -> (&AtomicU64, &AtomicU64) {
-        let at = info.pair_at().min(SUPERBLOCK - 16);
-        // SAFETY: 16-byte aligned words inside the mapping; `pair_at` is below 304 and callers checked that the item fits.
-        unsafe { (&*self.bytes(block, at).cast(), &*self.bytes(block, at + 8).cast()) }
+    /// Where a numeric item's pair is; None for what is not a numeric item that fits where it is.
+    fn pair_place(&self, block: Block, info: Info) -> Option<*mut u8> {
+        (info.is_numeric() && info.fits(self.room(block))).then(|| self.bytes(block, info.pair_at()))
+    }
+
+    fn pair_words(&self, block: Block, info: Info) -> Option<(&AtomicU64, &AtomicU64)> {
+        let at = self.pair_place(block, info)?;
+        // SAFETY: 16-byte aligned words inside the block's superblock (`pair_place`), only used as atomics.
+        Some(unsafe { (&*at.cast(), &*at.add(8).cast()) })
     }
 
     /// Reads a pair as one: every change has a new cas, so equal ones around the number vouch for it.
     pub(crate) fn load_pair(&self, block: Block, info: Info) -> Option<Pair> {
-        let (number, cas) = self.pair_words(block, info);
+        let (number, cas) = self.pair_words(block, info)?;
         for _ in 0..16 {
             let before = cas.load(Ordering::Acquire);
             let n = number.load(Ordering::Acquire);
@@ -243,14 +248,15 @@ impl Heap {
 
     /// Fills the pair of a block that is still claimed.
     pub(crate) fn init_pair(&self, block: Block, info: Info, pair: Pair) {
-        let (number, cas) = self.pair_words(block, info);
-        number.store(pair.number, Ordering::Relaxed);
-        cas.store(pair.cas, Ordering::Relaxed);
+        if let Some((number, cas)) = self.pair_words(block, info) {
+            number.store(pair.number, Ordering::Relaxed);
+            cas.store(pair.cas, Ordering::Relaxed);
+        }
     }
 
     /// Changes number and cas in one 16-byte store; the bucket's lock is held, so it never has to repeat.
     pub(crate) fn swap_pair(&self, block: Block, info: Info, old: Pair, new: Pair) -> bool {
-        let at = self.bytes(block, info.pair_at().min(SUPERBLOCK - 16));
+        let Some(at) = self.pair_place(block, info) else { return false };
         let done: u8;
         // SAFETY: `at` is 16-byte aligned and inside the block; rbx, which the compiler keeps for itself, is put back.
         unsafe {

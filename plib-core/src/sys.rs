@@ -2,12 +2,14 @@
 
 use core::arch::asm;
 
+const SYS_MSYNC: usize = 26;
 const SYS_SCHED_YIELD: usize = 24;
 const SYS_FCNTL: usize = 72;
 const SYS_CLOCK_GETTIME: usize = 228;
 const SYS_TGKILL: usize = 234;
 const SYS_MEMBARRIER: usize = 324;
 
+const MS_SYNC: usize = 4;
 const F_OFD_GETLK: usize = 36;
 const F_WRLCK: i16 = 1;
 const F_UNLCK: i16 = 2;
@@ -28,6 +30,12 @@ unsafe fn syscall4(number: usize, a: usize, b: usize, c: usize, d: usize) -> isi
              lateout("rcx") _, lateout("r11") _, options(nostack));
     }
     result
+}
+
+/// Brings pages of a mapping to where the file is stored; nothing to do on tmpfs. What cannot be written stays dirty.
+pub fn sync_pages(start: *mut u8, len: usize) {
+    // SAFETY: only asks the kernel to write pages back; an address that is not mapped is refused.
+    unsafe { syscall4(SYS_MSYNC, start as usize, len, MS_SYNC, 0) };
 }
 
 /// Lets another thread run.

@@ -201,9 +201,8 @@ impl<'c> Op<'c> {
             let (first, bytes) = item::part(info.value_len(), i);
             let (start, end) = (first.max(at), (first + bytes).min(at + len));
             let unit = self.heap.part_word(head, info, i).map_or(0, |w| w.load(Ordering::Relaxed));
-            let Some(part) = self.heap.block(unit).filter(|_| start < end) else {
-                continue;
-            };
+            let part = self.heap.block(unit).filter(|part| start < end && bytes + PART_HEADER <= self.heap.room(*part));
+            let Some(part) = part else { continue };
             // SAFETY: [start, end) lies in this fragment and in [at, at + len).
             unsafe {
                 user::copy(self.heap.bytes(part, PART_HEADER + start - first), from.add(start - at), end - start)

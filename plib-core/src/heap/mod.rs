@@ -82,6 +82,9 @@ unsafe impl Send for Heap {}
 // SAFETY: as above.
 unsafe impl Sync for Heap {}
 
+/// Every class's blocks have at least these bytes: the four words of an item's header and its key.
+const SMALLEST_BLOCK: usize = class::size(1) as usize;
+
 /// The lock bytes lie far behind any heap's end, one a client slot.
 const LOCK_BASE: u64 = 1 << 62;
 
@@ -149,11 +152,30 @@ impl Heap {
         Ok(())
     }
 
-    /// Notes whether a client may be at work (for [`Status::Dirty`]).
-    pub(crate) fn set_clean(&self, clean: bool) {
-        if let Some(word) = self.header().get(header::CLEAN) {
-            word.store(u64::from(clean), Ordering::Release);
+    /// Notes that a client may be at work (for [`Status::Dirty`]): on the disk, too, before it changes anything.
+    pub(crate) fn set_dirty(&self) {
+        if let Some(word) = self.header().get(header::CLEAN)
+            && word.swap(0, Ordering::AcqRel) != 0
+        {
+            crate::sys::sync_pages(self.base, PAGE as usize);
         }
+    }
+
+    /// Notes that the last client has left, unless one comes meanwhile. What it left reaches the disk before the note does.
+    pub(crate) fn set_clean(&self) {
+        let anybody = || (0..self.geometry.clients).any(|slot| self.slot_in_use(slot));
+        if anybody() {
+            return;
+        }
+        crate::sys::sync_pages(self.base, self.geometry.size as usize);
+        if let Some(word) = self.header().get(header::CLEAN) {
+            word.store(1, Ordering::SeqCst);
+            // One that came in between wrote 0 before this 1, and is seen here; one that comes later writes after it.
+            if anybody() {
+                word.store(0, Ordering::SeqCst);
+            }
+        }
+        crate::sys::sync_pages(self.base, PAGE as usize);
     }
 
     /// The map of this heap.
@@ -268,12 +290,14 @@ impl Heap {
         (unit.is_multiple_of(4) && self.block(unit).is_some()).then(|| self.at(unit * UNIT as u64))
     }
 
-    /// The block at `unit`; None if no superblock reaches there.
-    #[inline]
+    /// The block at `unit`; None where no superblock has room for the smallest block. Whatever a damaged heap names, the
+    /// four words of a `Block` are inside the mapping.
+    #[inline(always)]
     pub(crate) fn block(&self, unit: u64) -> Option<Block> {
-        let offset = unit.wrapping_mul(UNIT as u64).wrapping_sub(self.geometry.superblocks_offset);
+        let offset = (unit.wrapping_mul(UNIT as u64)).wrapping_sub(self.geometry.superblocks_offset);
         let s = offset / SUPERBLOCK as u64;
-        (s < u64::from(self.geometry.superblocks)).then_some(Block { unit, superblock: s as u32 })
+        let fits = offset % SUPERBLOCK as u64 <= (SUPERBLOCK - SMALLEST_BLOCK) as u64 && unit >> 36 == 0;
+        (s < u64::from(self.geometry.superblocks) && fits).then_some(Block { unit, superblock: s as u32 })
     }
 
     /// Block `i` of superblock `s` when cut into blocks of `class`.

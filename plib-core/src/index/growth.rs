@@ -62,8 +62,8 @@ impl Growth {
 
     /// The word after the next split; None at the largest table.
     pub const fn next(self) -> Option<Self> {
-        if self.split() + 1 < 1 << self.level() {
-            Some(Self::new(self.level(), self.split() + 1))
+        if self.split().wrapping_add(1) < 1 << self.level() {
+            Some(Self::new(self.level(), self.split().wrapping_add(1)))
         } else if self.level() + 1 < LEVEL_MAX {
             Some(Self::new(self.level() + 1, 0))
         } else {

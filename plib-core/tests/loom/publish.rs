@@ -88,7 +88,7 @@ fn reuse(table: &Table, second: Second, broken: Broken) {
 }
 
 fn model(second: Second, broken: Broken) {
-    explore(Some(3), move || {
+    explore(None, move || {
         let table = Arc::new(Table::new(0, 2));
         table.put(LOW, KEY, OLD, whole(1));
         let first = thread::spawn({
