@@ -1,3 +1,5 @@
 //! The `plib` command.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    plib_init::run(std::env::args_os())
+}

@@ -1,0 +1,190 @@
+//! CPU, kernel, pages.
+
+use std::ffi::CStr;
+use std::fs;
+
+use super::Check;
+
+/// The oldest kernel with everything that plib uses: MADV_WIPEONFORK (4.14), membarrier's GLOBAL_EXPEDITED (4.16).
+const KERNEL_NEEDED: (u32, u32) = (4, 16);
+const SHMEM_HUGE: &str = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+
+pub(super) fn checks() -> Vec<Check> {
+    vec![cpu(), keys(), kernel(), membarrier(), huge_pages(), reserved_huge_pages()]
+}
+
+fn cpu() -> Check {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let field = |name: &str| info.lines().find(|line| line.starts_with(name)).and_then(|line| line.split_once(": "));
+    let model = field("model name").map_or("unknown", |(_, model)| model).to_owned();
+    let count = std::thread::available_parallelism().map_or(1, usize::from);
+    let has_pairs = field("flags").is_some_and(|(_, flags)| flags.split(' ').any(|flag| flag == "cx16"));
+    let found = format!("{model}, {count} usable");
+    if has_pairs {
+        Check::ok("cpu", found)
+    } else {
+        Check::problem("cpu", found, "no cmpxchg16b, which plib needs: use a newer x86-64 machine")
+    }
+}
+
+/// Whether protection keys can be used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Keys {
+    Usable,
+    /// The CPU has them (leaf 7 ECX bit 3), the kernel did not switch them on (bit 4).
+    Off,
+    Absent,
+}
+
+impl Keys {
+    pub(super) fn usable(self) -> bool {
+        self == Self::Usable
+    }
+
+    pub(super) fn describe(self) -> &'static str {
+        match self {
+            Self::Usable => "protection keys (PKU) are on",
+            Self::Off => "the CPU has protection keys (PKU), the kernel has them off",
+            Self::Absent => "this CPU has no protection keys (PKU)",
+        }
+    }
+
+    /// From ECX of CPUID leaf 7 (Intel SDM vol. 2A, CPUID): bit 3 PKU, bit 4 OSPKE.
+    fn from_ecx(ecx: u32) -> Self {
+        match (ecx >> 3 & 1, ecx >> 4 & 1) {
+            (_, 1) => Self::Usable,
+            (1, _) => Self::Off,
+            _ => Self::Absent,
+        }
+    }
+}
+
+/// Asks the CPU.
+pub(super) fn protection_keys() -> Keys {
+    use std::arch::x86_64::{__cpuid, __cpuid_count};
+    let highest = __cpuid(0).eax;
+    if highest < 7 { Keys::Absent } else { Keys::from_ecx(__cpuid_count(7, 0).ecx) }
+}
+
+fn keys() -> Check {
+    let keys = protection_keys();
+    match keys {
+        Keys::Usable => Check::ok("protection keys", keys.describe()),
+        Keys::Off => Check::note("protection keys", keys.describe(), "remove `nopku` from the kernel's command line and restart (the kernel needs CONFIG_X86_INTEL_MEMORY_PROTECTION_KEYS)")
+            .fix("grep -o nopku /proc/cmdline"),
+        Keys::Absent => Check::note("protection keys", keys.describe(), "only isolation 'none' can be had on it (Intel since Skylake-SP, AMD since Zen 3; a virtual machine must pass them on)"),
+    }
+}
+
+/// Major and minor version of the running kernel.
+pub(super) fn kernel_version() -> (u32, u32) {
+    parse_version(&kernel_release())
+}
+
+fn parse_version(release: &str) -> (u32, u32) {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+fn kernel_release() -> String {
+    // SAFETY: utsname is plain bytes, for which zeros are a value.
+    let mut name: libc::utsname = unsafe { std::mem::zeroed() };
+    // SAFETY: uname writes into the structure that it is given and nowhere else.
+    if unsafe { libc::uname(&mut name) } != 0 {
+        return String::new();
+    }
+    // SAFETY: uname ended the string with a zero byte within the array, which lives as long as the borrow.
+    unsafe { CStr::from_ptr(name.release.as_ptr()) }.to_string_lossy().into_owned()
+}
+
+fn kernel() -> Check {
+    let release = kernel_release();
+    let (major, minor) = KERNEL_NEEDED;
+    if parse_version(&release) < KERNEL_NEEDED {
+        return Check::problem("kernel", release, format!("Linux {major}.{minor} or newer is needed"));
+    }
+    if kernel_version() < (6, 12) {
+        return Check::note("kernel", format!("Linux {release}"), "isolation 'sealed' will need Linux 6.12 or newer");
+    }
+    Check::ok("kernel", format!("Linux {release}"))
+}
+
+fn membarrier() -> Check {
+    // linux/membarrier.h
+    const QUERY: libc::c_int = 0;
+    const GLOBAL_EXPEDITED: libc::c_long = 1 << 1;
+    const REGISTER_GLOBAL_EXPEDITED: libc::c_long = 1 << 2;
+    // SAFETY: the query takes two numbers and answers with one.
+    let offered = unsafe { libc::syscall(libc::SYS_membarrier, QUERY, 0) };
+    let needed = GLOBAL_EXPEDITED | REGISTER_GLOBAL_EXPEDITED;
+    if offered >= 0 && offered & needed == needed {
+        return Check::ok("membarrier", "global expedited");
+    }
+    let advice = "plib moves memory between sizes with it: use a kernel with CONFIG_MEMBARRIER, and a container policy (seccomp) that lets membarrier(2) through";
+    Check::problem("membarrier", "not to be had", advice)
+}
+
+/// The chosen word of a line as `always [never] force`.
+fn chosen(line: &str) -> &str {
+    line.split_once('[').and_then(|(_, rest)| rest.split_once(']')).map_or("unknown", |(word, _)| word)
+}
+
+fn huge_pages() -> Check {
+    let what = "huge pages (tmpfs)";
+    let Ok(setting) = fs::read_to_string(SHMEM_HUGE) else {
+        return Check::note(what, "the kernel has none", "heaps use 4 KiB pages; large ones are read slower");
+    };
+    let found = format!("shmem_enabled is '{}'", chosen(&setting));
+    match chosen(&setting) {
+        "advise" | "always" | "within_size" | "force" => {
+            Check::ok(what, format!("{found}; `plib create --huge` gets them"))
+        }
+        _ => Check::note(
+            what,
+            found,
+            "heaps use 4 KiB pages; large ones are read faster with 2 MiB pages (`plib create --huge`) after",
+        )
+        .fix(format!("echo advise | sudo tee {SHMEM_HUGE}")),
+    }
+}
+
+/// The number after `name:` in /proc/meminfo.
+fn meminfo(text: &str, name: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.and_then(|rest| rest.split_ascii_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+fn reserved_huge_pages() -> Check {
+    let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let (free, total) = (meminfo(&info, "HugePages_Free"), meminfo(&info, "HugePages_Total"));
+    let found = match total {
+        0 => "none reserved (not needed)".to_owned(),
+        _ => format!("{free} of {total} free, {} KiB each", meminfo(&info, "Hugepagesize")),
+    };
+    Check::ok("huge pages (hugetlbfs)", found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpuid_bits() {
+        assert_eq!(Keys::from_ecx(0), Keys::Absent);
+        assert_eq!(Keys::from_ecx(1 << 3), Keys::Off);
+        assert_eq!(Keys::from_ecx(3 << 3), Keys::Usable);
+    }
+
+    #[test]
+    fn kernel_versions() {
+        assert_eq!(parse_version("6.18.44-fc-v657"), (6, 18));
+        assert_eq!(parse_version("4.9"), (4, 9));
+        assert_eq!(parse_version(""), (0, 0));
+    }
+
+    #[test]
+    fn system_files() {
+        assert_eq!(chosen("always within_size advise [never] deny force\n"), "never");
+        assert_eq!(meminfo("HugePages_Total:      12\nHugePages_Free:        7\n", "HugePages_Free"), 7);
+    }
+}

@@ -1,0 +1,159 @@
+//! `plib doctor`: what this machine offers, and what to change.
+
+mod limits;
+mod machine;
+mod place;
+
+use std::io::{self, Write};
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::context::Context;
+use crate::error::{CliError, ExitKind};
+use crate::output::Paint;
+
+const EXAMPLES: &str = "\
+Examples:
+  plib doctor
+  plib doctor --json | jq .isolation
+  PLIB_DIR=/mnt/huge plib doctor
+
+Exit code 0: plib works here (notes may say what would be better); 1: something stands in its way.";
+
+/// The arguments of `plib doctor`.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct DoctorArgs {}
+
+/// How much one finding matters.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Debug)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Level {
+    /// As it should be.
+    Ok,
+    /// plib works, and could do better.
+    Note,
+    /// plib does not work.
+    Problem,
+}
+
+/// What was looked at and found.
+#[derive(Serialize, Debug)]
+pub(super) struct Check {
+    what: &'static str,
+    level: Level,
+    found: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    advice: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    command: Option<String>,
+}
+
+impl Check {
+    pub(super) fn ok(what: &'static str, found: impl Into<String>) -> Self {
+        Self { what, level: Level::Ok, found: found.into(), advice: None, command: None }
+    }
+
+    pub(super) fn note(what: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { level: Level::Note, advice: Some(advice.into()), ..Self::ok(what, found) }
+    }
+
+    pub(super) fn problem(what: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { level: Level::Problem, ..Self::note(what, found, advice) }
+    }
+
+    /// Adds the command that follows the advice.
+    pub(super) fn fix(mut self, command: impl Into<String>) -> Self {
+        self.command = Some(command.into());
+        self
+    }
+}
+
+/// One tier of isolation, and what this machine says of it.
+#[derive(Serialize)]
+struct Tier {
+    tier: &'static str,
+    machine: bool,
+    release: bool,
+    why: String,
+}
+
+#[derive(Serialize)]
+struct Diagnosis {
+    isolation: &'static str,
+    works: bool,
+    tiers: Vec<Tier>,
+    checks: Vec<Check>,
+}
+
+impl Diagnosis {
+    fn new() -> Self {
+        let mut checks = machine::checks();
+        checks.extend(place::checks());
+        checks.extend(limits::checks());
+        let works = checks.iter().all(|c| c.level != Level::Problem);
+        // The only tier of this release; the protected ones come with the gate.
+        Self { isolation: "none", works, tiers: tiers(), checks }
+    }
+}
+
+/// The tiers of ARCHITECTURE.md section 6 with what each needs.
+fn tiers() -> Vec<Tier> {
+    let keys = machine::protection_keys();
+    let sealing = machine::kernel_version() >= (6, 12);
+    let reason =
+        |able: bool, missing: String| if able { "the machine could; this release cannot yet".into() } else { missing };
+    let sealed_needs = match (keys.usable(), sealing) {
+        (false, _) => keys.describe().to_owned(),
+        (true, _) => "needs Linux 6.12 or newer".into(),
+    };
+    vec![
+        Tier { tier: "none", machine: true, release: true, why: "programs that share a heap trust each other".into() },
+        Tier {
+            tier: "guarded",
+            machine: keys.usable(),
+            release: false,
+            why: reason(keys.usable(), keys.describe().into()),
+        },
+        Tier {
+            tier: "sealed",
+            machine: keys.usable() && sealing,
+            release: false,
+            why: reason(keys.usable() && sealing, sealed_needs),
+        },
+    ]
+}
+
+/// Looks at everything and shows it.
+pub(crate) fn run(context: &Context, _: &DoctorArgs) -> Result<ExitKind, CliError> {
+    let diagnosis = Diagnosis::new();
+    context.output.answer(&diagnosis, |w, paint| write(w, paint, &diagnosis))?;
+    Ok(if diagnosis.works { ExitKind::Done } else { ExitKind::No })
+}
+
+fn write(w: &mut dyn Write, paint: Paint, diagnosis: &Diagnosis) -> io::Result<()> {
+    let width = diagnosis.checks.iter().map(|c| c.what.len()).max().unwrap_or(0);
+    for check in &diagnosis.checks {
+        let mark = match check.level {
+            Level::Ok => paint.good("ok     "),
+            Level::Note => paint.note("note   "),
+            Level::Problem => paint.bad("PROBLEM"),
+        };
+        writeln!(w, "{mark}  {:<width$}  {}", check.what, check.found)?;
+        if let Some(advice) = &check.advice {
+            writeln!(w, "         {:<width$}  {advice}", "")?;
+        }
+        if let Some(command) = &check.command {
+            writeln!(w, "         {:<width$}  $ {}", "", paint.bold(command))?;
+        }
+    }
+    writeln!(w)?;
+    for tier in &diagnosis.tiers {
+        let had = tier.machine && tier.release;
+        let mark = if had { paint.good("yes") } else { "no ".into() };
+        writeln!(w, "isolation {:<8} {mark}  {}", tier.tier, tier.why)?;
+    }
+    let verdict = if diagnosis.works { paint.good("plib works here") } else { paint.bad("plib does not work here") };
+    writeln!(w, "\n{verdict}; isolation is '{}'", diagnosis.isolation)
+}

@@ -1,0 +1,50 @@
+//! The `plib` command: creates, inspects, uses, checks, saves and destroys heaps.
+//!
+//! ```text
+//! main -> run -> cli (arguments) -> command/* (one file a command) -> plib (the library)
+//!                                       |-> output, table, progress   what the user sees
+//!                                       |-> bytes, size, exptime      what the user gives
+//!                                       '-> archive                   the format of `plib dump`
+//! ```
+//!
+//! Every command answers in words or, with `--json`, as one JSON document. Exit codes are in [`ExitKind`].
+
+mod archive;
+mod bytes;
+mod cli;
+mod command;
+mod context;
+mod error;
+mod exptime;
+mod output;
+mod owner;
+mod progress;
+mod size;
+mod table;
+mod when;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+pub use error::ExitKind;
+
+/// Runs the command with these arguments (the first is the program's name) and says how the process should exit.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let cli = match cli::Cli::try_parse_from(&args) {
+        Ok(cli) => cli,
+        Err(refused) => return error::report_refused_arguments(&refused, asks_for_json(&args)),
+    };
+    let json = cli.common.json;
+    match command::run(cli) {
+        Ok(kind) => kind.into(),
+        Err(error) => error::report(&error, json),
+    }
+}
+
+/// Whether `--json` was given; for arguments that could not be parsed.
+fn asks_for_json(args: &[OsString]) -> bool {
+    args.iter().skip(1).take_while(|a| *a != "--").any(|a| a == "--json")
+}
