@@ -177,7 +177,7 @@ impl Cache {
         let mut inside = self.enter()?;
         let mut small = [MaybeUninit::<u8>::uninit(); STACK_VALUE];
         let out = Out { ptr: small.as_mut_ptr().cast(), len: small.len() };
-        let mut got = get(&mut inside.session(), In::new(key), out);
+        let mut got = get(inside.session(), In::new(key), out);
         let mut value = Vec::new();
         if let Ok(Got { info, copied: true }) = got {
             // SAFETY: the core wrote that many bytes, and never more than it was given room for.
@@ -186,7 +186,7 @@ impl Cache {
         // Another process may store a longer value before the next try.
         while let Ok(Got { info, copied: false }) = got {
             value.reserve_exact(info.value_len);
-            got = get(&mut inside.session(), In::new(key), Out { ptr: value.as_mut_ptr(), len: value.capacity() });
+            got = get(inside.session(), In::new(key), Out { ptr: value.as_mut_ptr(), len: value.capacity() });
             if let Ok(Got { info, copied: true }) = got {
                 // SAFETY: as above.
                 unsafe { value.set_len(info.value_len) };

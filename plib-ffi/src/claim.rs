@@ -35,7 +35,10 @@ pub(crate) struct Claim {
     pub busy: AtomicU32,
     /// 1 + the index of the handle whose context it holds; 0 while it holds none. Written under the world's lock.
     pub holds: AtomicU32,
+    /// The thread's way into the heap, made once.
+    session: UnsafeCell<MaybeUninit<Session<'static>>>,
     client: AtomicPtr<Client>,
+    // What the Rust API's fast path needs ends here, with the first cache line.
     base: AtomicUsize,
     len: AtomicUsize,
     /// The next claim of the same thread, or of the list of free ones.
@@ -43,10 +46,10 @@ pub(crate) struct Claim {
     context: UnsafeCell<MaybeUninit<ContextId>>,
 }
 
-const _: () = assert!(size_of::<Claim>() == 64);
+const _: () = assert!(std::mem::offset_of!(Claim, base) == 64);
 
-// SAFETY: the cell is written under the world's lock before `key` is published, and read by the claim's thread, or under
-// the lock while that thread is not inside.
+// SAFETY: the cells are written under the world's lock before `key` is published, and used by the claim's thread while it
+// is inside, or under the lock while it is not.
 unsafe impl Sync for Claim {}
 
 impl Claim {
@@ -176,7 +179,7 @@ fn enter_slowly(key: u64, local: &Local) -> Result<Inside, Error> {
         return Ok(inside);
     }
     let world = World::get().ok_or(Error::Closed)?;
-    let guard = world.lock().ok_or(Error::Busy)?;
+    let guard = world.lock().ok_or(Error::Interrupted)?;
     let index = handle::attached(&guard, key)?;
     // Again: another thread may have wanted this one's context and given it up while we waited for the lock.
     if let Some(inside) = local.find(key) {
@@ -216,8 +219,12 @@ fn fill(guard: &Guard, claim: &Claim, index: usize, key: u64) -> Result<(), Erro
     claim.client.store((&raw const attachment.client).cast_mut(), Ordering::Relaxed);
     claim.base.store(attachment.mapping.base() as usize, Ordering::Relaxed);
     claim.len.store(attachment.mapping.len(), Ordering::Relaxed);
-    // SAFETY: under the lock, and the claim has no key yet.
-    unsafe { (*claim.context.get()).write(context) };
+    // SAFETY: under the lock, and the claim has no key yet. The context was claimed for this thread, and the attachment
+    // stays until the claim is released.
+    unsafe {
+        (*claim.session.get()).write(attachment.client.session(context));
+        (*claim.context.get()).write(context);
+    }
     claim.holds.store(index as u32 + 1, Ordering::Relaxed);
     Ok(())
 }
@@ -247,7 +254,7 @@ fn context_for(guard: &Guard, index: usize, key: u64, client: &Client) -> Result
             false
         });
         if !taken && started.elapsed() > CONTEXT_PATIENCE {
-            return Err(Error::Busy);
+            return Err(Error::NoContext { contexts: client.heap().geometry().contexts });
         }
         if !taken {
             std::thread::yield_now();
@@ -299,15 +306,15 @@ pub(crate) fn retire_all(world: &'static World, guard: Guard, index: usize) -> b
 impl Inside {
     /// The operations.
     #[inline]
-    pub fn session(&mut self) -> Session<'_> {
-        // SAFETY: the claim is this thread's, busy, and its key was the handle's after that: client and context stay until
-        // `self` is dropped. `&mut self` keeps it to one session at a time.
-        unsafe { (*self.claim.client.load(Ordering::Relaxed)).session((*self.claim.context.get()).assume_init()) }
+    pub fn session(&mut self) -> &mut Session<'static> {
+        // SAFETY: the claim is this thread's, busy, and its key was the handle's after that: session, client and context stay
+        // until `self` is dropped. `&mut self` keeps it to one user at a time.
+        unsafe { (*self.claim.session.get()).assume_init_mut() }
     }
 
     /// This process's client.
     pub fn client(&self) -> &Client {
-        // SAFETY: as in `session`.
+        // SAFETY: as in `session`; the client is its attachment's.
         unsafe { &*self.claim.client.load(Ordering::Relaxed) }
     }
 

@@ -41,10 +41,23 @@ pub enum Error {
     NotNumeric,
     /// What is needed is held by a process or thread that does not run.
     #[error(
-        "busy: a stopped process holds what this needs, or all op contexts are in use; try again, look for stopped \
-         clients (`plib stats clients`), or create the heap with more contexts"
+        "busy: a process that does not run holds what this needs; try again, and look for stopped clients (`plib stats clients`)"
     )]
     Busy,
+    /// All op contexts that this process may hold are inside operations.
+    #[error(
+        "busy: every op context of the heap's {contexts} that this process may hold is in use; try again, work with \
+         fewer threads at a time, or create the heap with more contexts"
+    )]
+    NoContext {
+        /// Op contexts of the heap; one process may hold three quarters of them.
+        contexts: u32,
+    },
+    /// A signal handler interrupted this thread while it was opening or closing a handle, or claiming an op context.
+    #[error(
+        "busy: this signal handler interrupted its own thread at opening, closing or first using a heap; try again later"
+    )]
+    Interrupted,
     /// The buffer is smaller than the value.
     #[error("the value has {needed} bytes, the buffer {given}")]
     TooSmall {
@@ -200,7 +213,7 @@ impl Error {
             Self::TooLarge { .. } => Status::TooLarge,
             Self::Key { .. } => Status::Key,
             Self::NotNumeric => Status::NotNumeric,
-            Self::Busy => Status::Busy,
+            Self::Busy | Self::NoContext { .. } | Self::Interrupted => Status::Busy,
             Self::TooSmall { .. } => Status::TooSmall,
             Self::Invalid(_) | Self::Closed | Self::OutOfRange { .. } | Self::Name { .. } | Self::NoGroup(_) => {
                 Status::Invalid

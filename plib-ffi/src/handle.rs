@@ -44,7 +44,7 @@ const fn index_of(key: u64) -> usize {
 pub(crate) fn open(path: PathBuf) -> Result<u64, Error> {
     let record = Record::open(path)?;
     let world = World::get_or_make().map_err(|e| Error::io("get memory for", record.path(), e))?;
-    let guard = world.lock().ok_or(Error::Busy)?;
+    let guard = world.lock().ok_or(Error::Interrupted)?;
     let free = TABLE.iter().position(|e| e.record.load(Ordering::Relaxed).is_null());
     let remedy = "close some";
     let index = free.ok_or(Error::Full { what: "heaps can be open in a process", limit: HANDLES as u64, remedy })?;

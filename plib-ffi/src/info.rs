@@ -116,7 +116,7 @@ impl Cache {
     /// [`Error::Busy`] when no op context is free.
     pub fn class_stats(&self) -> Result<Vec<ClassStats>, Error> {
         let mut inside = self.enter()?;
-        let mut session = inside.session();
+        let session = inside.session();
         Ok((0..CLASSES).map(|class| session.class_stats(class)).collect())
     }
 
