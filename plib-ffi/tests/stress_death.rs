@@ -1,0 +1,401 @@
+//! Processes killed or stopped at random moments: what they had committed stays, what they were
+//! doing is done or not done, and all others go on.
+
+mod support;
+
+use std::path::Path;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::time::{Duration, Instant};
+
+use plib::{Cache, CreateOptions, Error, Status};
+use support::child::{Child, Link, spawn};
+use support::heap::{TestHeap, check};
+use support::page::Page;
+use support::record::{self, Record};
+use support::rng::Rng;
+use support::{report, scaled, wait_until};
+
+/// Keys of each worker that hold records, then keys that hold numbers.
+const RECORD_KEYS: usize = 40;
+const NUMBER_KEYS: usize = 8;
+const KEYS: usize = RECORD_KEYS + NUMBER_KEYS;
+/// Most changes that may be under way in one worker: the members of its batches.
+const PENDING: usize = 6;
+
+// The journal of one worker, in words of the shared page.
+const PROGRESS: usize = 0;
+const GROWN: usize = 1;
+const BUSY: usize = 2;
+const STATES: usize = 8;
+const PLANS: usize = STATES + KEYS;
+const JOURNAL: usize = PLANS + PENDING * 2;
+
+/// What a key holds, in one word: 0 nothing; else a seq and how many records were appended, or
+/// a number plus 1.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct State(u64);
+
+impl State {
+    const ABSENT: State = State(0);
+
+    fn record(seq: u64, appended: u64) -> State {
+        State(seq << 8 | appended)
+    }
+
+    fn seq(self) -> u64 {
+        self.0 >> 8
+    }
+
+    fn appended(self) -> u64 {
+        self.0 & 0xff
+    }
+}
+
+/// A worker's journal: what it has committed, and what it is about to.
+struct Journal<'a> {
+    page: &'a Page,
+    base: usize,
+}
+
+impl Journal<'_> {
+    fn new(page: &Page, worker: usize) -> Journal<'_> {
+        Journal { page, base: worker * JOURNAL }
+    }
+
+    fn get(&self, place: usize) -> u64 {
+        self.page.word(self.base + place).load(SeqCst)
+    }
+
+    fn put(&self, place: usize, word: u64) {
+        self.page.word(self.base + place).store(word, SeqCst);
+    }
+
+    fn state(&self, key: usize) -> State {
+        State(self.get(STATES + key))
+    }
+
+    fn plan(&self, slot: usize, key: usize, next: State) {
+        self.put(PLANS + slot * 2 + 1, next.0);
+        self.put(PLANS + slot * 2, key as u64 + 1);
+    }
+
+    fn settle(&self, slot: usize, key: usize, now: State) {
+        self.put(STATES + key, now.0);
+        self.put(PLANS + slot * 2, 0);
+    }
+
+    fn planned(&self, key: usize) -> Option<State> {
+        let slot = (0..PENDING).find(|slot| self.get(PLANS + slot * 2) == key as u64 + 1)?;
+        Some(State(self.get(PLANS + slot * 2 + 1)))
+    }
+}
+
+fn key_name(worker: usize, key: usize) -> Vec<u8> {
+    format!("worker/{worker}/{key}").into_bytes()
+}
+
+fn grown_name(worker: usize, n: u64) -> Vec<u8> {
+    format!("grown/{worker}/{n}").into_bytes()
+}
+
+fn piece(name: &[u8], seq: u64, place: u64, len: usize) -> Vec<u8> {
+    record::make(name, Record { writer: place as u32, seq }, len)
+}
+
+/// What the heap holds under `name`, read back into a state.
+fn seen(cache: &Cache, name: &[u8], is_number: bool) -> State {
+    let Some(item) = cache.get(name).expect("get") else { return State::ABSENT };
+    if is_number {
+        let text = String::from_utf8_lossy(&item.value).trim_end().to_string();
+        return State(text.parse::<u64>().expect("a number") + 1);
+    }
+    let records = record::read(name, &item.value).unwrap_or_else(|e| panic!("{e}"));
+    for (place, record) in records.iter().enumerate() {
+        assert_eq!(record.seq, records[0].seq, "{}: two stores mixed", name.escape_ascii());
+        assert_eq!(record.writer as usize, place, "{}: pieces out of order", name.escape_ascii());
+    }
+    State::record(records[0].seq, records.len() as u64 - 1)
+}
+
+/// One process that is going to be killed.
+struct Worker<'a> {
+    cache: Cache,
+    journal: Journal<'a>,
+    me: usize,
+    rng: Rng,
+    seq: u64,
+}
+
+impl Worker<'_> {
+    /// Notes the plan, acts, notes the outcome. Busy means that nothing was done.
+    fn change(&self, key: usize, next: State, act: impl FnOnce() -> Result<(), Error>) {
+        self.journal.plan(0, key, next);
+        match act() {
+            Ok(()) => self.journal.settle(0, key, next),
+            Err(e) if e.status() == Status::Busy => {
+                self.journal.settle(0, key, self.journal.state(key));
+                self.journal.put(BUSY, self.journal.get(BUSY) + 1);
+            }
+            Err(e) => panic!("{:?} -> {next:?}: {e}", self.journal.state(key)),
+        }
+    }
+
+    fn change_record(&mut self) {
+        let key = self.rng.below(RECORD_KEYS as u64) as usize;
+        let name = key_name(self.me, key);
+        let state = self.journal.state(key);
+        let len = self.rng.size(150_000);
+        self.seq += 1;
+        let fresh = State::record(self.seq, 0);
+        let value = piece(&name, self.seq, 0, len);
+        match self.rng.below(10) {
+            0..2 if state != State::ABSENT && state.appended() < 4 => {
+                let next = State::record(state.seq(), state.appended() + 1);
+                let more = piece(&name, state.seq(), next.appended(), len.min(20_000));
+                self.change(key, next, || self.cache.append(&name, &more).map(drop));
+            }
+            2 if state != State::ABSENT => {
+                let delete = || self.cache.delete(&name).map(|found| assert!(found, "not there"));
+                self.change(key, State::ABSENT, delete);
+            }
+            3 if state != State::ABSENT => {
+                let cas = self.cache.get(&name).expect("get").expect("present").cas;
+                let swap = || self.cache.compare_and_swap(&name, &value, 0, 0, cas).map(drop);
+                self.change(key, fresh, swap);
+            }
+            4 if state == State::ABSENT => {
+                self.change(key, fresh, || self.cache.add(&name, &value, 0, 0).map(drop));
+            }
+            _ => self.change(key, fresh, || self.cache.set(&name, &value, 0, 0).map(drop)),
+        }
+    }
+
+    fn change_number(&mut self) {
+        let key = RECORD_KEYS + self.rng.below(NUMBER_KEYS as u64) as usize;
+        let name = key_name(self.me, key);
+        let next = match self.journal.state(key) {
+            State::ABSENT => State(98),
+            State(word) => State(word + 1),
+        };
+        self.change(key, next, || {
+            let number = self.cache.increment_or(&name, 1, 97, 0)?;
+            assert_eq!(number + 1, next.0);
+            Ok(())
+        });
+    }
+
+    /// Every member of a batch is old or new, each for itself.
+    fn change_batch(&mut self) {
+        let first = self.rng.below((RECORD_KEYS - PENDING) as u64) as usize;
+        let names: Vec<_> = (0..PENDING).map(|m| key_name(self.me, first + m)).collect();
+        self.seq += 1;
+        let next = State::record(self.seq, 0);
+        let value = |name: &Vec<u8>, rng: &mut Rng| piece(name, next.seq(), 0, rng.size(20_000));
+        let items: Vec<_> = names.iter().map(|n| (n, value(n, &mut self.rng))).collect();
+        (0..PENDING).for_each(|m| self.journal.plan(m, first + m, next));
+        let stored = self.cache.set_many(&items, 0, 0).expect("set_many");
+        for (m, outcome) in stored.into_iter().enumerate() {
+            let now = match outcome {
+                Ok(_) => next,
+                Err(e) if e.status() == Status::Busy => self.journal.state(first + m),
+                Err(e) => panic!("set_many: {e}"),
+            };
+            self.journal.settle(m, first + m, now);
+        }
+    }
+
+    /// Small items in order, so that the index grows while processes die.
+    fn grow(&mut self) {
+        let n = self.journal.get(GROWN);
+        let name = grown_name(self.me, n);
+        match self.cache.set(&name, &piece(&name, n + 1, 0, 0), 0, 0) {
+            Ok(_) => self.journal.put(GROWN, n + 1),
+            Err(e) => assert_eq!(e.status(), Status::Busy, "grow: {e}"),
+        }
+    }
+
+    fn read_someone(&mut self, workers: usize) {
+        let worker = self.rng.below(workers as u64) as usize;
+        let key = self.rng.below(KEYS as u64) as usize;
+        seen(&self.cache, &key_name(worker, key), key >= RECORD_KEYS);
+    }
+}
+
+fn worker(link: &mut Link, args: &[String]) {
+    let page = Page::open(args[1].as_ref());
+    let me: usize = args[2].parse().unwrap();
+    let workers: usize = args[3].parse().unwrap();
+    let journal = Journal::new(&page, me);
+    let newest = (0..RECORD_KEYS).map(|key| journal.state(key).seq()).max().unwrap_or(0);
+    let seed = args[4].parse().unwrap();
+    let cache = Cache::open(&args[0]).expect("open");
+    let mut worker = Worker { cache, journal, me, rng: Rng::new(seed), seq: newest + 1 };
+    link.signal();
+    loop {
+        match worker.rng.below(20) {
+            0..10 => worker.change_record(),
+            10..13 => worker.change_number(),
+            13 => worker.change_batch(),
+            14..16 => worker.grow(),
+            _ => worker.read_someone(workers),
+        }
+        page.word(me * JOURNAL + PROGRESS).fetch_add(1, Relaxed);
+    }
+}
+
+#[test]
+#[ignore = "entry point of the child processes"]
+fn child() {
+    support::child::enter(&[("worker", worker)]);
+}
+
+fn start(heap: &Path, page: &Path, me: usize, workers: usize, seed: u64) -> Child {
+    let text = |path: &Path| path.to_str().unwrap().to_string();
+    let numbers = (me.to_string(), workers.to_string(), seed.to_string());
+    let mut child = spawn("worker", &[&text(heap), &text(page), &numbers.0, &numbers.1, &numbers.2]);
+    child.link.await_signal();
+    child
+}
+
+/// Compares all keys of a dead worker with its journal; what was under way may be done or not.
+/// The journal then says what is so. Returns how many changes were under way.
+fn audit(cache: &Cache, page: &Page, worker: usize, when: &str) -> u64 {
+    let journal = Journal::new(page, worker);
+    let mut under_way = 0;
+    for key in 0..KEYS {
+        let now = seen(cache, &key_name(worker, key), key >= RECORD_KEYS);
+        let (old, planned) = (journal.state(key), journal.planned(key));
+        assert!(
+            now == old || Some(now) == planned,
+            "{when}: key {key} of worker {worker} was {old:?}, planned {planned:?}, is {now:?}"
+        );
+        journal.put(STATES + key, now.0);
+        under_way += u64::from(planned.is_some());
+    }
+    (0..PENDING).for_each(|slot| journal.put(PLANS + slot * 2, 0));
+    let grown = journal.get(GROWN);
+    for n in (0..grown).rev().take(50).chain((0..grown).step_by(97)) {
+        let name = grown_name(worker, n);
+        assert_eq!(seen(cache, &name, false).seq(), n + 1, "{when}: a grown item is lost");
+    }
+    under_way
+}
+
+fn audit_all(cache: &Cache, page: &Page, workers: usize, when: &str) -> u64 {
+    (0..workers).map(|worker| audit(cache, page, worker, when)).sum()
+}
+
+fn progress(page: &Page, worker: usize) -> u64 {
+    page.word(worker * JOURNAL + PROGRESS).load(SeqCst)
+}
+
+#[test]
+fn survivors_go_on_after_a_kill() {
+    let kills = scaled(150, 10_000);
+    let workers = 3;
+    let heap = TestHeap::new(96 << 20);
+    let page_path = heap.beside("page");
+    let page = Page::create(&page_path, workers * JOURNAL);
+    let mut rng = Rng::new(7);
+    let mut crew: Vec<_> = (0..workers).map(|me| start(&heap.path, &page_path, me, workers, me as u64)).collect();
+    let (mut under_way, mut recovered) = (0, 0);
+    for round in 0..kills {
+        std::thread::sleep(Duration::from_micros(500 + rng.below(12_000)));
+        let victim = rng.below(workers as u64) as usize;
+        assert!(crew[victim].is_running(), "worker {victim} died by itself in round {round}");
+        crew[victim].kill();
+        let when = format!("round {round}, worker {victim} killed");
+        let before: Vec<_> = (0..workers).map(|w| progress(&page, w)).collect();
+        recovered += u64::from(heap.cache.reap().expect("reap"));
+        heap.check(&when);
+        under_way += audit(&heap.cache, &page, victim, &when);
+        for other in (0..workers).filter(|&w| w != victim) {
+            wait_until(&format!("{when}: worker {other} goes on"), 10, || {
+                assert!(crew[other].is_running(), "{when}: worker {other} died too");
+                progress(&page, other) > before[other] + 5
+            });
+        }
+        crew[victim] = start(&heap.path, &page_path, victim, workers, round + 100);
+    }
+    let steps: u64 = (0..workers).map(|w| progress(&page, w)).sum();
+    let busy: u64 = (0..workers).map(|w| Journal::new(&page, w).get(BUSY)).sum();
+    drop(crew);
+    heap.cache.reap().expect("reap");
+    heap.check("at the end");
+    audit_all(&heap.cache, &page, workers, "at the end");
+    report(format_args!(
+        "{kills} kills in {steps} operations: {under_way} changes under way, {recovered} contexts recovered, {busy} busy"
+    ));
+    assert_eq!(heap.cache.stats().unwrap().evictions, 0, "the heap was too small for this test");
+    assert!(steps > kills * 20, "too little was done");
+}
+
+#[test]
+fn a_restart_finds_everything() {
+    let rounds = scaled(12, 1_000);
+    let workers = 2;
+    let folder = support::heap::folder();
+    let (path, page_path) = (folder.path().join("heap"), folder.path().join("page"));
+    let page = Page::create(&page_path, workers * JOURNAL);
+    let mut rng = Rng::new(11);
+    // Dropped at once: nobody but the crew is attached while it runs.
+    let created = Cache::create(&path, &CreateOptions::new(96 << 20)).expect("create");
+    created.set(b"from the first day", b"still here", 5, 0).unwrap();
+    drop(created);
+    let mut under_way = 0;
+    for round in 0..rounds {
+        let mut crew: Vec<_> =
+            (0..workers).map(|me| start(&path, &page_path, me, workers, round * 7 + me as u64)).collect();
+        std::thread::sleep(Duration::from_millis(20 + rng.below(100)));
+        crew.iter_mut().for_each(Child::kill);
+        let cache = Cache::open(&path).expect("open after all were killed");
+        let when = format!("restart {round}");
+        cache.reap().expect("reap");
+        check(&cache, &when);
+        under_way += audit_all(&cache, &page, workers, &when);
+        let old = cache.get(b"from the first day").unwrap().expect("the first item");
+        assert_eq!((&old.value[..], old.flags), (&b"still here"[..], 5));
+    }
+    let items = Cache::open(&path).unwrap().check().unwrap().summary.items;
+    report(format_args!("{rounds} restarts, {under_way} changes under way, {items} items at the end"));
+}
+
+#[test]
+fn nobody_waits_for_a_stopped_process() {
+    let stops = scaled(25, 1_000);
+    let workers = 2;
+    let heap = TestHeap::new(64 << 20);
+    let page_path = heap.beside("page");
+    let page = Page::create(&page_path, workers * JOURNAL);
+    let mut rng = Rng::new(13);
+    let mut crew: Vec<_> = (0..workers).map(|me| start(&heap.path, &page_path, me, workers, 50 + me as u64)).collect();
+    let (mut slowest, mut busy) = (Duration::ZERO, 0);
+    for round in 0..stops {
+        std::thread::sleep(Duration::from_micros(rng.below(8_000)));
+        crew.iter().for_each(|child| child.send_signal(libc::SIGSTOP));
+        for (worker, key) in (0..workers).flat_map(|w| (0..KEYS).map(move |k| (w, k))) {
+            let begin = Instant::now();
+            seen(&heap.cache, &key_name(worker, key), key >= RECORD_KEYS);
+            match heap.cache.touch(&key_name(worker, key), 0) {
+                Ok(_) => {}
+                Err(e) if e.status() == Status::Busy => busy += 1,
+                Err(e) => panic!("touch: {e}"),
+            }
+            slowest = slowest.max(begin.elapsed());
+            assert!(begin.elapsed() < Duration::from_secs(3), "waited {:?}", begin.elapsed());
+        }
+        let before: Vec<_> = (0..workers).map(|w| progress(&page, w)).collect();
+        crew.iter().for_each(|child| child.send_signal(libc::SIGCONT));
+        for worker in 0..workers {
+            wait_until(&format!("stop {round}: worker {worker} goes on"), 10, || {
+                assert!(crew[worker].is_running(), "worker {worker} died");
+                progress(&page, worker) > before[worker] + 2
+            });
+        }
+    }
+    crew.iter_mut().for_each(Child::kill);
+    heap.cache.reap().expect("reap");
+    heap.check("at the end");
+    audit_all(&heap.cache, &page, workers, "at the end");
+    report(format_args!("{stops} stops: slowest read and touch {slowest:?}, {busy} busy"));
+}

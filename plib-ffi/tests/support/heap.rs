@@ -1,0 +1,56 @@
+//! A heap for one test, in a folder of its own that goes when the test ends.
+
+use std::path::{Path, PathBuf};
+
+use plib::{Cache, CheckReport, CreateOptions};
+
+/// A heap file in memory; dropped, its folder is gone.
+pub struct TestHeap {
+    folder: tempfile::TempDir,
+    pub path: PathBuf,
+    pub cache: Cache,
+}
+
+/// Where heaps of tests live: in memory, as real ones do, unless the machine has no such place.
+pub fn folder() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    let place = if memory.is_dir() { memory.to_path_buf() } else { std::env::temp_dir() };
+    tempfile::Builder::new().prefix("plib-test-").tempdir_in(place).expect("a folder for the test")
+}
+
+impl TestHeap {
+    pub fn new(size: u64) -> TestHeap {
+        TestHeap::with(&CreateOptions::new(size))
+    }
+
+    pub fn with_item_max(size: u64, item_size_max: u32) -> TestHeap {
+        TestHeap::with(&CreateOptions::new(size).item_size_max(item_size_max))
+    }
+
+    pub fn with(options: &CreateOptions) -> TestHeap {
+        let folder = folder();
+        let path = folder.path().join("heap");
+        let cache = Cache::create(&path, options).expect("create a heap");
+        TestHeap { folder, path, cache }
+    }
+
+    /// A file name beside the heap.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn path_text(&self) -> &str {
+        self.path.to_str().expect("a readable path")
+    }
+
+    /// Checks every invariant; a severe finding fails the test.
+    pub fn check(&self, when: &str) -> CheckReport {
+        check(&self.cache, when)
+    }
+}
+
+pub fn check(cache: &Cache, when: &str) -> CheckReport {
+    let report = cache.check().expect("check");
+    assert!(!report.severe, "{when}: the heap is damaged: {:?}", report.findings);
+    report
+}
