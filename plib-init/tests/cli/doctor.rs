@@ -16,7 +16,17 @@ fn it_says_what_this_machine_offers() {
     let tiers: Vec<&str> = diagnosis["tiers"].as_array().unwrap().iter().map(|t| t["tier"].as_str().unwrap()).collect();
     assert_eq!(tiers, ["none", "guarded", "sealed"]);
     let checks = diagnosis["checks"].as_array().unwrap();
-    for what in ["cpu", "protection keys", "kernel", "membarrier", "PLIB_DIR", "file system", "space", "file locks"] {
+    for what in [
+        "cpu",
+        "protection keys",
+        "kernel",
+        "membarrier",
+        "PLIB_DIR",
+        "file system",
+        "space",
+        "file locks",
+        "trial heap",
+    ] {
         let check = checks.iter().find(|c| c["what"] == what).unwrap_or_else(|| panic!("no '{what}' in {diagnosis}"));
         assert!(["ok", "note"].contains(&check["level"].as_str().unwrap()), "{check}");
     }

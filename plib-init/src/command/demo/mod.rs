@@ -130,11 +130,11 @@ pub(crate) fn run(context: &Context, args: &DemoArgs) -> Result<ExitKind, CliErr
 fn play(cache: &Cache, mut team: Team, args: &DemoArgs, story: &mut Story) -> Result<(), CliError> {
     let written = team.all(&format!("write {}", args.items))?;
     story.items_written = written.iter().map(|r| r.operations).sum();
-    story.set_ns = team::mean_ns(&written);
+    story.set_ns = typical_ns(&written);
 
     let read = team.all(&format!("read {} {}", args.processes, args.items))?;
     story.items_read = read.iter().map(|r| r.operations).sum();
-    story.get_ns = team::mean_ns(&read);
+    story.get_ns = typical_ns(&read);
     count_faults(&read, story);
 
     let order = format!("churn {}", CHURN.as_millis());
@@ -160,6 +160,11 @@ fn play(cache: &Cache, mut team: Team, args: &DemoArgs, story: &mut Story) -> Re
     Ok(())
 }
 
+/// The median of the children's medians.
+fn typical_ns(reports: &[worker::Report]) -> u64 {
+    worker::median(reports.iter().map(|r| r.median_ns).collect())
+}
+
 fn count_faults(reports: &[worker::Report], story: &mut Story) {
     story.missing += reports.iter().map(|r| r.missing).sum::<u64>();
     story.wrong += reports.iter().map(|r| r.wrong).sum::<u64>();
@@ -169,10 +174,10 @@ fn write(w: &mut dyn Write, paint: Paint, s: &Story) -> io::Result<()> {
     let n = s.processes;
     let heap = crate::size::format(s.heap_size);
     writeln!(w, "{n} processes share a heap of {heap}; there is no server.")?;
-    writeln!(w, "They wrote {} items: {} ns for each set.", s.items_written, s.set_ns)?;
+    writeln!(w, "They wrote {} items; a set took {} ns (median).", s.items_written, s.set_ns)?;
     writeln!(
         w,
-        "Each read the items of all, {} gets: {} ns for each; {} missing, {} wrong.",
+        "Each read the items of all, {} gets; a get took {} ns (median); {} missing, {} wrong.",
         s.items_read, s.get_ns, s.missing, s.wrong
     )?;
     let before = format!("Then all rewrote and read the same {} keys at once, and", data::SHARED_KEYS);

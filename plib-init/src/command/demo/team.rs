@@ -117,9 +117,3 @@ impl Drop for Team {
         }
     }
 }
-
-/// Nanoseconds of one operation over all reports.
-pub(super) fn mean_ns(reports: &[Report]) -> u64 {
-    let operations: u64 = reports.iter().map(|r| r.operations).sum();
-    reports.iter().map(|r| r.nanoseconds).sum::<u64>() / operations.max(1)
-}

@@ -7,10 +7,9 @@ use super::Check;
 
 /// The oldest kernel with everything that plib uses: MADV_WIPEONFORK (4.14), membarrier's GLOBAL_EXPEDITED (4.16).
 const KERNEL_NEEDED: (u32, u32) = (4, 16);
-const SHMEM_HUGE: &str = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
 
 pub(super) fn checks() -> Vec<Check> {
-    vec![cpu(), keys(), kernel(), membarrier(), huge_pages(), reserved_huge_pages()]
+    vec![cpu(), keys(), kernel(), membarrier(), reserved_huge_pages()]
 }
 
 fn cpu() -> Check {
@@ -124,30 +123,6 @@ fn membarrier() -> Check {
     Check::problem("membarrier", "not to be had", advice)
 }
 
-/// The chosen word of a line as `always [never] force`.
-fn chosen(line: &str) -> &str {
-    line.split_once('[').and_then(|(_, rest)| rest.split_once(']')).map_or("unknown", |(word, _)| word)
-}
-
-fn huge_pages() -> Check {
-    let what = "huge pages (tmpfs)";
-    let Ok(setting) = fs::read_to_string(SHMEM_HUGE) else {
-        return Check::note(what, "the kernel has none", "heaps use 4 KiB pages; large ones are read slower");
-    };
-    let found = format!("shmem_enabled is '{}'", chosen(&setting));
-    match chosen(&setting) {
-        "advise" | "always" | "within_size" | "force" => {
-            Check::ok(what, format!("{found}; `plib create --huge` gets them"))
-        }
-        _ => Check::note(
-            what,
-            found,
-            "heaps use 4 KiB pages; large ones are read faster with 2 MiB pages (`plib create --huge`) after",
-        )
-        .fix(format!("echo advise | sudo tee {SHMEM_HUGE}")),
-    }
-}
-
 /// The number after `name:` in /proc/meminfo.
 fn meminfo(text: &str, name: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
@@ -184,7 +159,6 @@ mod tests {
 
     #[test]
     fn system_files() {
-        assert_eq!(chosen("always within_size advise [never] deny force\n"), "never");
         assert_eq!(meminfo("HugePages_Total:      12\nHugePages_Free:        7\n", "HugePages_Free"), 7);
     }
 }

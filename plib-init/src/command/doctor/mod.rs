@@ -3,6 +3,7 @@
 mod limits;
 mod machine;
 mod place;
+mod trial;
 
 use std::io::{self, Write};
 

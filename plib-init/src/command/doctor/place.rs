@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use plib::Cache;
 
-use super::Check;
+use super::{Check, trial};
 use crate::{owner, size};
 
 /// A heap of the smallest useful size should fit.
@@ -21,6 +21,7 @@ pub(super) fn checks() -> Vec<Check> {
     let mut checks = vec![directory(&dir, &place, exists), file_system(&place), space(&place)];
     if writable(&place) {
         checks.push(locks(&place));
+        checks.extend(trial::checks(&place));
     }
     checks
 }
@@ -131,21 +132,25 @@ fn mount_point(place: &Path) -> String {
     mount_of(&table, place).map_or_else(|| place.display().to_string(), |(point, ..)| point.to_owned())
 }
 
+/// A file that goes away by itself.
+pub(super) fn unnamed_file(place: &Path) -> std::io::Result<File> {
+    File::options().read(true).write(true).custom_flags(libc::O_TMPFILE).mode(0o600).open(place)
+}
+
 /// Takes the lock by which survivors know who is alive, on a file that has no name.
 fn locks(place: &Path) -> Check {
     let what = "file locks";
-    let taken =
-        File::options().read(true).write(true).custom_flags(libc::O_TMPFILE).mode(0o600).open(place).and_then(|file| {
-            // SAFETY: flock is plain numbers, for which zeros are a value.
-            let mut lock: libc::flock = unsafe { std::mem::zeroed() };
-            lock.l_type = libc::F_WRLCK as libc::c_short;
-            lock.l_len = 1;
-            // SAFETY: the descriptor is open and the structure lives through the call.
-            match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &lock) } {
-                0 => Ok(()),
-                _ => Err(std::io::Error::last_os_error()),
-            }
-        });
+    let taken = unnamed_file(place).and_then(|file| {
+        // SAFETY: flock is plain numbers, for which zeros are a value.
+        let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+        lock.l_type = libc::F_WRLCK as libc::c_short;
+        lock.l_len = 1;
+        // SAFETY: the descriptor is open and the structure lives through the call.
+        match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &lock) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    });
     match taken {
         Ok(()) => Check::ok(what, "locks of open file descriptions work"),
         // hugetlbfs has no unnamed files; the lock is the kernel's, not the file system's.
