@@ -376,7 +376,7 @@ impl Cache {
 
     #[inline]
     pub(crate) fn enter(&self) -> Result<Inside, Error> {
-        enter(self.key)
+        enter(self.key).map_err(|refused| *refused)
     }
 
     pub(crate) fn key(&self) -> u64 {

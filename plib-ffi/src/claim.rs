@@ -103,9 +103,9 @@ pub(crate) struct Inside {
     temporary: bool,
 }
 
-/// Begins an operation on the handle `key`.
+/// Begins an operation on the handle `key`. The error is boxed so that the answer travels in registers.
 #[inline]
-pub(crate) fn enter(key: u64) -> Result<Inside, Error> {
+pub(crate) fn enter(key: u64) -> Result<Inside, Box<Error>> {
     LOCAL.with(|local| match local.known(key) {
         Some(inside) => Ok(inside),
         None => enter_slowly(key, local),
@@ -173,7 +173,11 @@ impl Local {
 /// The first operation of a thread, of a forked child, inside a signal handler, or by a handle that is none.
 #[cold]
 #[inline(never)]
-fn enter_slowly(key: u64, local: &Local) -> Result<Inside, Error> {
+fn enter_slowly(key: u64, local: &Local) -> Result<Inside, Box<Error>> {
+    enter_anew(key, local).map_err(Box::new)
+}
+
+fn enter_anew(key: u64, local: &Local) -> Result<Inside, Error> {
     // More handles than slots: this thread has a claim, only not at hand.
     if let Some(inside) = local.find(key) {
         return Ok(inside);

@@ -90,8 +90,8 @@ pub unsafe extern "C" fn plib_destroy(name: *const c_char) -> plib_status_t {
 pub extern "C" fn plib_isolation(cache: *const plib_t) -> plib_isolation_t {
     match enter(cache as u64) {
         Ok(inside) => inside.client().isolation().into(),
-        Err(e) => {
-            fail(e);
+        Err(refused) => {
+            fail(*refused);
             plib_isolation_t::PLIB_ISOLATION_NONE
         }
     }

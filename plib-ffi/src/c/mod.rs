@@ -22,9 +22,12 @@ use status::{fail, plib_status_t};
 /// Runs an operation on a handle.
 #[inline]
 fn call(cache: *const plib_t, work: impl FnOnce(&mut Inside) -> Result<(), Error>) -> plib_status_t {
-    match enter(cache as u64).and_then(|mut inside| work(&mut inside)) {
-        Ok(()) => plib_status_t::PLIB_OK,
-        Err(e) => fail(e),
+    match enter(cache as u64) {
+        Ok(mut inside) => match work(&mut inside) {
+            Ok(()) => plib_status_t::PLIB_OK,
+            Err(e) => fail(e),
+        },
+        Err(refused) => fail(*refused),
     }
 }
 
