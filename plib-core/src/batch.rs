@@ -103,7 +103,7 @@ impl Op<'_> {
         let Some(line) = self.heap.bucket(index::growth(self.heap).bucket(key.hash)) else {
             return;
         };
-        for word in index::candidates(line, key.hash).chain([line.last()]) {
+        for word in index::candidates(line, key.hash) {
             let slot = Slot(word.load(Ordering::Relaxed));
             if slot.may_be(key.hash)
                 && let Some(block) = self.heap.block(slot.unit())

@@ -116,7 +116,8 @@ impl Check<'_, '_> {
 
     fn index(&mut self) {
         if let Err(fault) = index::check_tables(self.heap()) {
-            self.found(fault.field, fault.expected, fault.found, true);
+            // Nothing can be looked up by such tables.
+            return self.found(fault.field, fault.expected, fault.found, true);
         }
         let mut number = 0;
         while number < index::growth(self.heap()).buckets() {

@@ -23,6 +23,12 @@ impl Claimed {
     pub fn reference(&self) -> BlockRef {
         BlockRef::new(self.block.unit, self.meta.version())
     }
+
+    /// The meta word of a chain line in use. Where an item has its flush epoch it keeps who linked it: a survivor then
+    /// knows the lines of the dead from those that the dead only tried to claim.
+    pub fn live_line(&self, owner: Owner) -> Meta {
+        Meta::live(owner.0, self.meta.version())
+    }
 }
 
 impl<'c> Op<'c> {
@@ -60,7 +66,11 @@ impl<'c> Op<'c> {
             return None;
         }
         record.store(BlockRef::new(block.unit, seen.version().wrapping_add(1)).0, Ordering::Release);
-        let meta = block::claim(word, seen, self.me)?;
+        let Some(meta) = block::claim(word, seen, self.me) else {
+            // Whoever was first now owns exactly the life that the record names.
+            record.store(0, Ordering::Release);
+            return None;
+        };
         Some(Claimed { block, class, meta })
     }
 
@@ -177,14 +187,23 @@ impl<'c> Op<'c> {
         self.heap.partial(class).insert(s);
     }
 
-    /// Rebuilds lost hints from the descriptors; rare, after deaths.
+    /// Rebuilds hints and counts from the descriptors; rare, after deaths.
     fn refresh_hints(&self) {
+        let mut counts = [0u64; crate::layout::CLASSES];
         for s in 0..self.heap.geometry().superblocks {
             match self.heap.descriptor(s).map(|d| d.state().usage()) {
                 Some(Use::Free) => self.heap.pool().insert(s),
-                Some(Use::Class(class)) => self.heap.members(class).insert(s),
+                Some(Use::Class(class)) => {
+                    self.heap.members(class).insert(s);
+                    if let Some(count) = counts.get_mut(class) {
+                        *count += 1;
+                    }
+                }
                 _ => {}
             }
+        }
+        for (class, count) in counts.iter().enumerate() {
+            self.heap.class_line(class).superblocks.store(*count, Ordering::Relaxed);
         }
     }
 

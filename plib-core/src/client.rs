@@ -68,7 +68,6 @@ pub struct ClientSlot {
     state: AtomicU64,
     pid: AtomicU64,
     start_time: AtomicU64,
-    contexts: AtomicU64,
 }
 
 impl ClientSlot {
@@ -174,7 +173,8 @@ const COUNTERS: usize = 64;
 #[repr(C, align(64))]
 pub struct ContextMemory {
     pub(crate) state: AtomicU64,
-    tid: AtomicU64,
+    /// `incarnation | thread id`; believed only while the incarnation is the state's. Thread id 0 is not known.
+    thread: AtomicU64,
     cas_next: AtomicU64,
     cas_end: AtomicU64,
     /// Items added less items removed since `Hot::items` was told.
@@ -212,6 +212,17 @@ const _: () = assert!(Counter::COUNT <= COUNTERS);
 impl ContextMemory {
     pub(crate) fn load(&self) -> ContextState {
         ContextState(self.state.load(Ordering::Acquire))
+    }
+
+    /// The thread that works from this context in `state`, if it is known.
+    fn thread(&self, state: ContextState) -> Option<u32> {
+        let word = self.thread.load(Ordering::Acquire);
+        let known = (word >> 32) as u32 == state.incarnation() && word as u32 != 0;
+        known.then_some(word as u32)
+    }
+
+    fn set_thread(&self, state: ContextState, tid: u32) {
+        self.thread.store(u64::from(state.incarnation()) << 32 | u64::from(tid), Ordering::Release);
     }
 
     pub(crate) fn magazine(&self, class: usize) -> &Magazine {
@@ -292,7 +303,6 @@ impl Client {
         slot.state.compare_exchange(seen.0, next.0, Ordering::AcqRel, Ordering::Relaxed).map_err(|_| Status::Busy)?;
         slot.pid.store(u64::from(p.pid), Ordering::Relaxed);
         slot.start_time.store(p.start_time, Ordering::Relaxed);
-        slot.contexts.store(0, Ordering::Relaxed);
         heap.set_dirty();
         // SAFETY: the caller passes what the kernel gave, or 0.
         let clock = unsafe { sys::Clock::new(p.vdso) };
@@ -320,7 +330,7 @@ impl Client {
                 continue;
             };
             let state = context.load();
-            if state.is_busy() && state.slot() == self.slot && state.client() == self.incarnation {
+            if state.is_busy() && self.is_mine(state) {
                 self.release_context(ContextId(Owner::new(number, state.incarnation())));
             }
         }
@@ -343,22 +353,20 @@ impl Client {
     /// Claims a context for thread `tid`: a free one, or one whose owner is dead after recovering it.
     pub fn claim_context(&self, tid: u32) -> Result<ContextId, Status> {
         let total = self.heap.geometry().contexts;
-        let mine = self.heap.client(self.slot).ok_or(Status::Invalid)?;
-        let quota = (u64::from(total) * u64::from(QUOTA_EIGHTHS) / 8).max(1);
-        if mine.contexts.fetch_add(1, Ordering::Relaxed) >= quota {
-            mine.contexts.fetch_sub(1, Ordering::Relaxed);
+        let quota = (total * QUOTA_EIGHTHS / 8).max(1);
+        if self.contexts_of(self.slot, self.incarnation) >= quota {
             return Err(Status::Busy);
         }
         let start = self.slot.wrapping_mul(7);
         let free = (0..total).find_map(|i| self.try_claim(start.wrapping_add(i) % total + 1, tid));
         let found = free.or_else(|| (1..=total).find_map(|number| self.adopt(number, tid)));
-        match found {
-            Some(owner) => Ok(ContextId(owner)),
-            None => {
-                mine.contexts.fetch_sub(1, Ordering::Relaxed);
-                Err(Status::Busy)
-            }
-        }
+        found.map(ContextId).ok_or(Status::Busy)
+    }
+
+    /// How many contexts a client holds.
+    fn contexts_of(&self, slot: u32, incarnation: u32) -> u32 {
+        let states = (1..=self.heap.geometry().contexts).filter_map(|n| self.heap.context(n)).map(ContextMemory::load);
+        states.filter(|s| s.is_busy() && s.slot() == slot && s.client() == incarnation).count() as u32
     }
 
     fn try_claim(&self, number: u32, tid: u32) -> Option<Owner> {
@@ -374,7 +382,7 @@ impl Client {
     fn enter(&self, context: &ContextMemory, seen: ContextState, number: u32, tid: u32) -> Option<Owner> {
         let next = ContextState::new(seen.incarnation().wrapping_add(1), true, self.slot, self.incarnation);
         context.state.compare_exchange(seen.0, next.0, Ordering::AcqRel, Ordering::Relaxed).ok()?;
-        context.tid.store(u64::from(tid), Ordering::Relaxed);
+        context.set_thread(next, tid);
         Some(Owner::new(number, next.incarnation()))
     }
 
@@ -395,7 +403,7 @@ impl Client {
             self.abandon(context, owner);
             return None;
         }
-        context.tid.store(u64::from(tid), Ordering::Relaxed);
+        context.set_thread(context.load(), tid);
         Some(owner)
     }
 
@@ -408,9 +416,11 @@ impl Client {
 
     /// Gives a context back: its free blocks become anybody's.
     pub fn release_context(&self, id: ContextId) {
-        let Some(context) = self.heap.context(id.0.context()) else {
+        let Some(context) = self.heap.context(id.0.context()) else { return };
+        let seen = context.load();
+        if !seen.is_busy() || !self.is_mine(seen) || seen.incarnation() != id.0.incarnation() {
             return;
-        };
+        }
         let op = self.op(id.0);
         // A thread that vanished or jumped out of an operation left an intent behind.
         if op.resolve().is_err() {
@@ -419,13 +429,12 @@ impl Client {
         op.empty_magazines();
         op.tell_items(true);
         context.clear_hazards();
-        let seen = context.load();
-        if seen.incarnation() == id.0.incarnation() {
-            context.state.store(ContextState::new(seen.incarnation(), false, 0, 0).0, Ordering::Release);
-            if let Some(slot) = self.heap.client(self.slot) {
-                slot.contexts.fetch_sub(1, Ordering::Relaxed);
-            }
-        }
+        context.state.store(ContextState::new(seen.incarnation(), false, 0, 0).0, Ordering::Release);
+    }
+
+    /// Whether a context in this state belongs to this client.
+    fn is_mine(&self, state: ContextState) -> bool {
+        state.slot() == self.slot && state.client() == self.incarnation
     }
 
     /// The operations of context `id`.
@@ -458,7 +467,7 @@ impl Client {
             slot,
             pid: memory.pid.load(Ordering::Relaxed) as u32,
             start_time: memory.start_time.load(Ordering::Relaxed),
-            contexts: memory.contexts.load(Ordering::Relaxed) as u32,
+            contexts: self.contexts_of(slot, state.incarnation()),
             alive: self.is_alive(slot),
         })
     }
@@ -483,8 +492,7 @@ impl Client {
             return true;
         }
         if state.slot() == self.slot {
-            let tid = context.tid.load(Ordering::Relaxed) as u32;
-            return tid != 0 && sys::thread_gone(self.pid, tid);
+            return context.thread(state).is_some_and(|tid| sys::thread_gone(self.pid, tid));
         }
         !self.is_alive(state.slot())
     }
@@ -502,11 +510,11 @@ impl Client {
     pub(crate) fn is_my_thread(&self, owner: Owner, me: &ContextMemory) -> bool {
         self.heap.context(owner.context()).is_some_and(|context| {
             let state = context.load();
-            let tid = context.tid.load(Ordering::Relaxed);
+            let thread = context.thread(state);
             state.slot() == self.slot
                 && state.client() == self.incarnation
-                && tid != 0
-                && tid == me.tid.load(Ordering::Relaxed)
+                && thread.is_some()
+                && thread == me.thread(me.load())
         })
     }
 
@@ -515,9 +523,6 @@ impl Client {
         let mut recovered = 0;
         for number in 1..=self.heap.geometry().contexts {
             if let Some(owner) = self.adopt(number, 0) {
-                if let Some(mine) = self.heap.client(self.slot) {
-                    mine.contexts.fetch_add(1, Ordering::Relaxed);
-                }
                 self.release_context(ContextId(owner));
                 recovered += 1;
             }
@@ -613,13 +618,14 @@ impl<'c> Op<'c> {
         }
     }
 
-    /// Clears every intent: the operation is over.
+    /// Clears the intent and the hazards: the operation is over.
     #[inline]
     pub fn done(&self) {
         let intent = &self.context.intent;
         for word in [&intent.new, &intent.parts, &intent.old, &intent.bucket] {
             word.store(0, Ordering::Release);
         }
+        self.unprotect();
     }
 
     /// Recovers every dead client.

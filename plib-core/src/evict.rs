@@ -25,6 +25,8 @@ const AGE_SLACK: u64 = 64;
 const DONOR_TRIES: u32 = 4;
 /// Blocks that a look at a class takes in.
 const SAMPLES: u32 = 8;
+/// Steps of a hand that one set pays for looking at frequencies; after them any item will do.
+const PATIENT_STEPS: u64 = 1024;
 /// Superblocks that a mover tries to empty before it gives up.
 const MOVE_TRIES: u32 = 16;
 /// How often a mover looks again at a block that is in use for the moment.
@@ -51,8 +53,10 @@ impl<'c> Op<'c> {
         let superblocks = self.heap.class_line(class).superblocks.load(Ordering::Relaxed).min(all);
         let steps = (superblocks + 1) * u64::from(class::per_superblock(class)) * 3 + 64;
         let mut times = Times::new(self.client);
-        for _ in 0..steps {
+        for step in 0..steps {
             let (s, i) = self.step(class)?;
+            // Enough looked for one without frequency: a set does not pay for ageing a whole class.
+            let ruthless = step >= PATIENT_STEPS;
             self.protect(0, s);
             if !self.heap.descriptor(s).is_some_and(|d| d.serves(class)) {
                 continue;
@@ -60,7 +64,7 @@ impl<'c> Op<'c> {
             let block = self.heap.block_in(s, class, i);
             let claimed = match block::load(self.heap.meta(block)) {
                 meta if meta.state() == State::Free => self.try_claim_protected(block, class, record),
-                meta if meta.state() == State::Live => self.take_live(block, class, meta, &mut times, record),
+                meta if meta.state() == State::Live => self.take_live(block, class, meta, &mut times, record, ruthless),
                 meta if meta.state() == State::Part => self.take_part(block, class, meta, &mut times, record),
                 _ => None,
             };
@@ -113,9 +117,10 @@ impl<'c> Op<'c> {
         meta: Meta,
         times: &mut Times<'_>,
         record: &AtomicU64,
+        ruthless: bool,
     ) -> Option<Claimed> {
         let dead = times.life(self, meta, self.heap.times_word(block).load(Ordering::Relaxed)) != Life::Alive;
-        if !dead && block::age(self.heap.meta(block), meta) {
+        if !dead && block::age(self.heap.meta(block), meta) && !ruthless {
             return None;
         }
         let cas = self.heap.cas_word(block).load(Ordering::Relaxed);
@@ -339,7 +344,12 @@ impl<'c> Op<'c> {
         let line = self.heap.class_line(class);
         let now = self.now();
         let hand = (line.hand.load(Ordering::Relaxed) >> 32) as u32;
-        let Some(s) = self.heap.members(class).next(hand) else { return 0 };
+        let Some(s) = self.heap.members(class).next(hand) else {
+            // The count was left too high by a death: a class without superblocks gives none, however old it looks.
+            line.superblocks.store(0, Ordering::Relaxed);
+            line.typical.store(now, Ordering::Relaxed);
+            return 0;
+        };
         let total = class::per_superblock(class);
         let count = total.min(SAMPLES);
         let mut ages = 0u64;
@@ -416,6 +426,9 @@ impl<'c> Op<'c> {
     /// Whether an operation holds a block there; then emptying it would fail half-way, after evicting for nothing.
     fn is_in_use(&self, s: u32, class: usize) -> bool {
         self.protect(0, s);
+        if !self.heap.descriptor(s).is_some_and(|d| d.serves(class)) {
+            return false;
+        }
         (0..class::per_superblock(class)).any(|i| {
             let meta = block::load(self.heap.meta(self.heap.block_in(s, class, i)));
             match meta.state() {
@@ -447,6 +460,10 @@ impl<'c> Op<'c> {
             intent.store(0, Ordering::Release);
             return false;
         };
+        // Readers that are there already would make it fail at the end, after evicting for nothing.
+        if !self.readers_gone(s) {
+            return self.undo_drain(s, donor, draining, 0);
+        }
         let mut floor = descriptor.floor();
         let total = class::per_superblock(donor);
         for i in 0..total {
@@ -503,7 +520,7 @@ impl<'c> Op<'c> {
         None
     }
 
-    /// Whether no context is reading in superblock `s`, now that nothing leads there any more.
+    /// Whether no context is reading in superblock `s`, of what led there before.
     fn readers_gone(&self, s: u32) -> bool {
         self.unprotect();
         // Partner of `protect`: after it every reader's hazard is visible, or the reader sees the emptied slots.

@@ -8,6 +8,9 @@
 /// The heap's secret.
 pub type Secret = [u64; 4];
 
+/// Changes whenever the function does; a test compares it with what the function gives. Part of the layout hash.
+pub(crate) const KNOWN_ANSWER: u64 = 0x375d_62d3_9478_4c80;
+
 /// A key's hash. Bits 0..28 choose the bucket and are kept in the item, bits 10..37 are the slot word's tag.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Hash(pub u64);
@@ -79,4 +82,21 @@ pub fn hash_words(secret: &Secret, first: u64, last: u64, len: usize) -> Hash {
 pub(crate) const fn mix(state: u64, word: u64) -> u64 {
     let x = (state ^ word).wrapping_mul(0x9fb2_1c65_1e98_df25);
     x ^ (x >> 29)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_function_is_the_one_that_heaps_were_made_with() {
+        let secret = [1, 2, 3, 4];
+        let long = [7u8; 100];
+        let keys: [&[u8]; 5] = [b"k", b"four", b"sixteen bytes ok", b"a key that is longer than sixteen", &long];
+        let answer = keys.iter().fold(0, |h, key| mix(h, hash(&secret, key).0));
+        assert_eq!(answer, KNOWN_ANSWER, "{answer:#x}");
+        let words = |k: &[u8]| u64::from_le_bytes(k.try_into().unwrap());
+        let key = b"0123456789ab";
+        assert_eq!(hash_words(&secret, words(&key[..8]), words(&key[4..]), 12), hash(&secret, key));
+    }
 }

@@ -128,6 +128,9 @@ impl Info {
     }
 }
 
+/// The bit positions that two builds must agree on.
+pub(crate) const SHAPE: u64 = Info::new(Hash(1), 2, 3, true).0 ^ (PART_WHOLE_FROM as u64) << 8;
+
 const fn part_count(value_len: usize) -> usize {
     let rest = value_len % PART_MAX;
     let tail = if rest == 0 {

@@ -57,15 +57,17 @@ impl Op<'_> {
         let intent = &self.context.intent;
         for word in intent.lines.iter().chain([&intent.unlinked]) {
             let life = BlockRef(word.load(Ordering::Acquire));
-            let Some(line) = self.heap.resolve(life) else {
+            let Some(line) = self.heap.resolve(life).filter(|line| self.class_of(*line) == Some(class::CHAIN)) else {
                 continue;
             };
             let meta = block::load(self.heap.meta(line));
+            // One that was claimed and linked is the dead's own; one that was being taken out may be anybody's.
+            let dead_linked = Owner(meta.epoch()).context() == self.me.context();
             match meta.state() {
                 State::Claimed if meta.owner().context() == self.me.context() => {
                     self.free(line, meta);
                 }
-                State::Live if life.is_life(meta) => {
+                State::Live if life.is_life(meta) && (dead_linked || core::ptr::eq(word, &intent.unlinked)) => {
                     let linked = self.links_to(&intent.bucket, line)? || self.links_to(&intent.other, line)?;
                     if !linked {
                         self.free(line, meta);

@@ -146,7 +146,9 @@ unsafe fn vdso_symbol(image: usize, name: &[u8]) -> Option<usize> {
         for i in 0..count {
             let header = headers + i * size;
             match (header as *const u32).read_unaligned() {
-                1 if load.is_none() => load = Some(image + at64(header + 8) - at64(header + 16)),
+                1 if load.is_none() => {
+                    load = Some(image.wrapping_add(at64(header + 8)).wrapping_sub(at64(header + 16)))
+                }
                 2 => dynamic = Some(image + at64(header + 8)),
                 _ => {}
             }
@@ -157,9 +159,9 @@ unsafe fn vdso_symbol(image: usize, name: &[u8]) -> Option<usize> {
             let (tag, value) = (at64(entry), at64(entry + 8));
             match tag {
                 0 => break,
-                4 => table = base + value,
-                5 => strings = base + value,
-                6 => symbols = base + value,
+                4 => table = base.wrapping_add(value),
+                5 => strings = base.wrapping_add(value),
+                6 => symbols = base.wrapping_add(value),
                 _ => {}
             }
             entry += 16;
@@ -175,7 +177,7 @@ unsafe fn vdso_symbol(image: usize, name: &[u8]) -> Option<usize> {
         (0..total).map(|i| symbols + i * 24).find_map(|symbol| {
             let text = strings + (symbol as *const u32).read_unaligned() as usize;
             let same = name.iter().enumerate().all(|(i, b)| ((text + i) as *const u8).read() == *b);
-            same.then(|| base + at64(symbol + 8))
+            same.then(|| base.wrapping_add(at64(symbol + 8)))
         })
     }
 }

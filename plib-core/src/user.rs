@@ -54,7 +54,10 @@ impl Protected {
         }
         // Counted from the heap's start, a range below it must not reach round to 0, and one above it must not wrap.
         let offset = (ptr as usize).wrapping_sub(self.start);
-        !ptr.is_null() && offset >= self.len && offset.checked_add(len - 1).is_some()
+        !ptr.is_null()
+            && offset >= self.len
+            && offset.checked_add(len - 1).is_some()
+            && (ptr as usize).checked_add(len - 1).is_some()
     }
 }
 

@@ -74,7 +74,7 @@ impl<'c> Op<'c> {
         }
         let outcome = index::split::split(self.heap, &bucket, growth, units.get(..count).unwrap_or(&[]), |unit| {
             if let Some(line) = spare.iter().flatten().find(|line| line.block.unit == unit) {
-                block::publish(self.heap.meta(line.block), Meta::live(0, line.meta.version()));
+                block::publish(self.heap.meta(line.block), line.live_line(self.me));
             }
         });
         if let index::split::Outcome::Done(used) = outcome {

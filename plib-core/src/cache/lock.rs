@@ -1,6 +1,7 @@
 //! Bucket locks: waiting for a live owner, taking over from a dead one.
 
 use super::*;
+use crate::client::Owner;
 use crate::heap::block::BlockRef;
 use crate::index::bucket::{Bucket, Search};
 use crate::index::{self, Line, Lines};
@@ -45,7 +46,7 @@ impl<'c> Op<'c> {
     }
 
     /// Takes the lock of a dead holder and cleans the bucket (rule: there is nothing else to repair in it).
-    pub(super) fn take_over(&self, line: &'c Line, number: u32, holder: crate::client::Owner) -> bool {
+    pub(super) fn take_over(&self, line: &'c Line, number: u32, holder: Owner) -> bool {
         let taken = holder.0 != 0 && self.client.owner_is_dead(holder) && line.take_over(holder, self.me);
         if taken {
             Bucket::locked(self.heap, line, number).scrub();

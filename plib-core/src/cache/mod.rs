@@ -35,8 +35,10 @@ use crate::sys;
 use crate::user::{self, In};
 use core::mem::MaybeUninit;
 
-/// How long an operation waits for a lock whose owner is alive, or retries against others, before it answers BUSY.
+/// How long an operation waits for a lock whose owner is alive but does not get on, before it answers BUSY.
 pub const BUSY_MS: u64 = 150;
+/// How long it waits while others do get on (locks are not fair).
+pub const BUSY_LIMIT_MS: u64 = 3000;
 const SPINS: u32 = 256;
 /// Relative expiry times end here, as in memcached; larger ones are absolute.
 const RELATIVE_MAX: i64 = 60 * 60 * 24 * 30;
@@ -238,15 +240,21 @@ pub(crate) struct View<'h> {
     pub word: &'h AtomicU64,
 }
 
-/// Time for giving up, set when first asked.
+/// Time for giving up: some time without any progress of others, or a long time with it.
 pub(crate) struct Patience {
     tries: u32,
     deadline: u64,
+    limit: u64,
 }
 
 impl Patience {
     pub const fn new() -> Self {
-        Self { tries: 0, deadline: 0 }
+        Self { tries: 0, deadline: 0, limit: 0 }
+    }
+
+    /// Somebody else got on: he is busy, but not frozen.
+    pub fn progress(&mut self) {
+        self.deadline = 0;
     }
 
     /// Waits a little; BUSY when it has been too long.
@@ -258,9 +266,15 @@ impl Patience {
             return Ok(());
         }
         let now = sys::monotonic_ms();
+        if self.limit == 0 {
+            self.limit = now.wrapping_add(BUSY_LIMIT_MS);
+        }
         if self.deadline == 0 {
             self.deadline = now.wrapping_add(BUSY_MS);
         } else if now > self.deadline {
+            return Err(Status::Busy);
+        }
+        if now > self.limit {
             return Err(Status::Busy);
         }
         sys::yield_now();

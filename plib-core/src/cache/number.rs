@@ -49,7 +49,10 @@ impl<'c> Op<'c> {
         loop {
             match self.arith_once(&key, arith) {
                 // Somebody came between the two halves.
-                Err(Status::Exists) => patience.wait()?,
+                Err(Status::Exists) => {
+                    patience.progress();
+                    patience.wait()?;
+                }
                 Ok((number, cas, existed)) => {
                     self.count(if existed { hits } else { misses }, 1);
                     return Ok((number, cas));

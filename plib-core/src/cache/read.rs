@@ -46,6 +46,8 @@ impl<'c> Op<'c> {
                     return Ok(None);
                 }
                 Found::Retry => {
+                    // A try fails only because another operation took effect.
+                    patience.progress();
                     if let Err(status) = patience.wait() {
                         self.unprotect();
                         self.count(Counter::BusyReturns, 1);
@@ -237,7 +239,10 @@ impl<'c> Op<'c> {
                 (Ok(expiry), Ok(got)) => {
                     return Ok(Got { info: ItemInfo { expiry, ..got.info }, ..got });
                 }
-                (Err(Status::Exists | Status::NotFound), _) => patience.wait()?,
+                (Err(Status::Exists | Status::NotFound), _) => {
+                    patience.progress();
+                    patience.wait()?;
+                }
                 (Err(status), _) | (_, Err(status)) => return Err(status),
             }
         }

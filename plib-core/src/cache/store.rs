@@ -134,8 +134,13 @@ impl<'c> Op<'c> {
         let word = &self.heap.hot().large.0;
         self.context.intent.large.store(1, Ordering::Release);
         let mut patience = Patience::new();
+        let mut last = 0;
         loop {
             let holder = word.load(Ordering::Acquire);
+            if holder != last {
+                last = holder;
+                patience.progress();
+            }
             let free = holder == 0
                 || patience.tries >= SPINS && self.client.owner_is_dead(crate::client::Owner(holder as u32));
             if free && word.compare_exchange(holder, u64::from(self.me.0), Ordering::AcqRel, Ordering::Relaxed).is_ok()
@@ -252,6 +257,7 @@ impl<'c> Op<'c> {
             } else {
                 self.discard(&fresh);
             }
+            patience.progress();
             patience.wait()?;
         }
     }
@@ -394,7 +400,8 @@ impl<'c> Op<'c> {
         let (place, replaced) = match (search.hit, search.vacant) {
             (Some((word, _)), _) => (Some(word), existing),
             (None, Some(word)) => (Some(word), None),
-            (None, None) if spare.is_some() => (None, None),
+            // While no lock was held, others may have added the last line that is allowed.
+            (None, None) if spare.is_some() && search.chain < CHAIN_MAX => (None, None),
             (None, None) => match self.chain_victim(&bucket) {
                 Some((word, victim)) => {
                     self.count(Counter::ChainEvictions, 1);
@@ -453,7 +460,7 @@ impl<'c> Op<'c> {
             return;
         };
         bucket.extend(search.last, fresh, line.block.unit, slot, || {
-            block::publish(fresh.meta(), Meta::live(0, line.meta.version()));
+            block::publish(fresh.meta(), line.live_line(self.me));
         });
         let [word, ..] = &self.context.intent.lines;
         word.store(0, Ordering::Release);

@@ -41,8 +41,10 @@ impl Unchecked {
     /// From the first bytes of a file.
     pub fn from_bytes(page: &[u8; 4096]) -> Self {
         let mut words = [0; WORDS];
-        for (word, bytes) in words.iter_mut().zip(page.chunks_exact(8)) {
-            *word = bytes.iter().rev().fold(0, |n, b| n << 8 | u64::from(*b));
+        for (i, byte) in page.iter().enumerate() {
+            if let Some(word) = words.get_mut(i / 8) {
+                *word |= u64::from(*byte) << (8 * (i % 8));
+            }
         }
         Self(words)
     }

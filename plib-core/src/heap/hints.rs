@@ -3,7 +3,7 @@
 //! Inserting twice is harmless, and a member that is lost (its remover died) is found again by a walk over the
 //! descriptors. A summary bit says that a leaf word may have members.
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, fence_after_rmw};
 
 /// A set over `0..64 * leaves.len()`.
 #[derive(Clone, Copy)]
@@ -41,6 +41,8 @@ impl<'h> HintSet<'h> {
         let Some(leaf) = self.leaf(i) else { return };
         if leaf.load(Ordering::Relaxed) & bit(i) == 0 {
             leaf.fetch_or(bit(i), Ordering::AcqRel);
+            // Leaf before summary here, summary before leaf in `remove`: one of the two sees the other.
+            fence_after_rmw();
         }
         let Some(summary) = self.summary_of(i / 64) else {
             return;
@@ -60,6 +62,7 @@ impl<'h> HintSet<'h> {
             && let Some(summary) = self.summary_of(i / 64)
         {
             summary.fetch_and(!bit(i / 64), Ordering::AcqRel);
+            fence_after_rmw();
             // Somebody may have inserted between the two: put the summary bit back then.
             if leaf.load(Ordering::Acquire) != 0 {
                 summary.fetch_or(bit(i / 64), Ordering::AcqRel);

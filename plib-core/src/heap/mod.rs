@@ -42,6 +42,11 @@ pub struct Hot {
     pub index: Lone,
 }
 
+#[cfg(not(loom))]
+pub(crate) const HOT_WORDS: u64 = (size_of::<Hot>() / 64) as u64;
+#[cfg(loom)]
+pub(crate) const HOT_WORDS: u64 = 0;
+
 /// What a class's evictors share.
 #[repr(C, align(64))]
 pub struct ClassLine {
@@ -113,8 +118,10 @@ impl Heap {
         crate::index::format(&heap)?;
         let words = header::Unchecked::compose(p, &geometry);
         // The magic goes last: a half-made heap is no heap.
-        for (shared, word) in heap.header().iter().zip(words).rev() {
-            shared.store(word, Ordering::Release);
+        for i in (0..header::WORDS).rev() {
+            if let (Some(shared), Some(word)) = (heap.header().get(i), words.get(i)) {
+                shared.store(*word, Ordering::Release);
+            }
         }
         Ok(())
     }
@@ -300,8 +307,9 @@ impl Heap {
         (s < u64::from(self.geometry.superblocks) && fits).then_some(Block { unit, superblock: s as u32 })
     }
 
-    /// Block `i` of superblock `s` when cut into blocks of `class`.
+    /// Block `i` of superblock `s` when cut into blocks of `class`. (A hint may name superblocks that are none: kept inside.)
     pub(crate) fn block_in(&self, s: u32, class: usize, i: u32) -> Block {
+        let s = s.min(self.geometry.superblocks.wrapping_sub(1));
         let offset = self.geometry.superblocks_offset
             + u64::from(s) * SUPERBLOCK as u64
             + u64::from(i % class::per_superblock(class).max(1)) * u64::from(class::size(class));

@@ -81,7 +81,7 @@ impl<'l, L: Lines> Bucket<'l, L> {
         let (mut line, mut chain) = (self.line, 0);
         let mut hit = None;
         loop {
-            for word in candidates(line, hash).chain([line.last()]) {
+            for word in candidates(line, hash) {
                 let slot = Slot(word.load(Ordering::Relaxed));
                 if hit.is_none() && slot.may_be(hash) && self.holds(slot) && is_it(slot) {
                     hit = Some((word, slot));

@@ -25,8 +25,15 @@ pub use growth::Growth;
 pub use line::Line;
 pub use slot::Slot;
 
+/// The last slot in a mask of slots.
+const LAST: u32 = 1 << (line::SLOTS - 1);
+
 /// Chain lines behind a bucket at most; a fuller bucket evicts inside itself.
 pub const CHAIN_MAX: usize = 4;
+
+/// The bit positions and bounds that two builds must agree on.
+pub(crate) const SHAPE: u64 =
+    Slot::new(Hash(u64::MAX), 1).0 ^ Slot::link(2).0 ^ (CHAIN_MAX as u64) << 8 ^ (line::SLOTS as u64) << 16;
 
 /// Where the index's lines are.
 pub trait Lines {
@@ -82,10 +89,10 @@ pub fn growth(lines: &impl Lines) -> Growth {
     Growth(lines.growth().load(Ordering::Acquire))
 }
 
-/// The slot words of a line, but the last, whose tags fit.
+/// The slot words of a line whose tags may fit.
 #[inline(always)]
 pub(crate) fn candidates(line: &Line, hash: Hash) -> impl Iterator<Item = &AtomicU64> {
-    let mut mask = line.matching(hash) & ((1 << (line::SLOTS - 1)) - 1);
+    let mut mask = line.matching(hash);
     core::iter::from_fn(move || {
         let word = line.slots().get(mask.trailing_zeros() as usize)?;
         mask &= mask.wrapping_sub(1);
@@ -105,34 +112,29 @@ pub fn lookup<L: Lines, T>(lines: &L, hash: Hash, mut probe: impl FnMut(Slot, &A
     'chain: for _ in 0..=CHAIN_MAX {
         // The last word is read once: an item or a link, whichever it was, leads to all that was behind it then.
         let last = Slot(line.last().load(Ordering::Acquire));
-        for word in candidates(line, hash) {
-            let slot = Slot(word.load(Ordering::Acquire));
-            if slot.may_be(hash) {
-                match probe(slot, word) {
-                    Probe::Hit(found) => {
-                        hit = Some(found);
-                        break 'chain;
-                    }
-                    Probe::Other => {}
-                    Probe::Retry => return Found::Retry,
+        let mut mask = line.matching(hash) & !LAST | if last.may_be(hash) { LAST } else { 0 };
+        while let Some(word) = line.slots().get(mask.trailing_zeros() as usize) {
+            let slot = if mask & !LAST == 0 { last } else { Slot(word.load(Ordering::Acquire)) };
+            mask &= mask.wrapping_sub(1);
+            if !slot.may_be(hash) {
+                continue;
+            }
+            match probe(slot, word) {
+                Probe::Hit(found) => {
+                    hit = Some(found);
+                    break 'chain;
                 }
-            }
-        }
-        if last.is_link() {
-            match lines.chain(last.unit()) {
-                Some(next) => line = next,
-                None => return Found::Retry,
-            }
-            continue;
-        }
-        if last.may_be(hash) {
-            match probe(last, line.last()) {
-                Probe::Hit(found) => hit = Some(found),
                 Probe::Other => {}
                 Probe::Retry => return Found::Retry,
             }
         }
-        break;
+        if !last.is_link() {
+            break;
+        }
+        match lines.chain(last.unit()) {
+            Some(next) => line = next,
+            None => return Found::Retry,
+        }
     }
     // The item's bytes were read before these loads, as the slot words were.
     fence(Ordering::Acquire);
@@ -140,10 +142,12 @@ pub fn lookup<L: Lines, T>(lines: &L, hash: Hash, mut probe: impl FnMut(Slot, &A
     if after != before && after.bucket(hash) != number {
         return Found::Retry;
     }
+    // A miss may have been overtaken by a move, and a chain line may have left the bucket under the reader.
+    let in_bucket = core::ptr::eq(line, bucket);
     match hit {
-        Some(found) => Found::Hit(found),
+        Some(found) if in_bucket || bucket.moves() == moves => Found::Hit(found),
         None if bucket.moves() == moves => Found::Miss,
-        None => Found::Retry,
+        _ => Found::Retry,
     }
 }
 
