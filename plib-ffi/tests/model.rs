@@ -26,6 +26,8 @@ fn suite(name: &str, make: Make, (size, item_size_max): (u64, u32), cases: u64) 
     let limits = Limits::new(item_size_max as usize);
     let tight = (size, item_size_max) == TIGHT;
     let shape = if tight { Shape::heavy(limits) } else { Shape::new(limits) };
+    // Short of memory, a sequence first has to fill the heap.
+    let len = if tight { 60..160 } else { 20..120 };
     let config = Config {
         cases: cases as u32,
         failure_persistence: None,
@@ -34,7 +36,7 @@ fn suite(name: &str, make: Make, (size, item_size_max): (u64, u32), cases: u64) 
         ..Config::default()
     };
     let (judged, lost) = (Cell::new(0), Cell::new(0));
-    let verdict = TestRunner::new(config).run(&commands(shape, 20..120), |commands| {
+    let verdict = TestRunner::new(config).run(&commands(shape, len), |commands| {
         let checker = sequence(make, size, limits, &commands)?;
         judged.set(judged.get() + checker.judged);
         lost.set(lost.get() + checker.lost());
@@ -93,7 +95,7 @@ fn rust_api_follows_the_model() {
 
 #[test]
 fn rust_api_follows_the_model_when_memory_is_short() {
-    suite("Rust API, little memory", rust, TIGHT, scaled(24, 2000));
+    suite("Rust API, little memory", rust, TIGHT, scaled(16, 2000));
 }
 
 #[test]

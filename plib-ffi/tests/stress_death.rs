@@ -291,7 +291,7 @@ fn progress(page: &Page, worker: usize) -> u64 {
 
 #[test]
 fn survivors_go_on_after_a_kill() {
-    let kills = scaled(150, 10_000);
+    let kills = scaled(100, 10_000);
     let workers = 3;
     let heap = TestHeap::new(96 << 20);
     let page_path = heap.beside("page");

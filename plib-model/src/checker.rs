@@ -111,7 +111,9 @@ impl Checker {
             return Err(wrong());
         }
         self.model.evict(key);
-        match self.tried(now, command, reply, &before) {
+        // Nothing is there any more whose cas the new one has to exceed.
+        let gone = Some((key.clone(), 0));
+        match self.tried(now, command, reply, &gone) {
             Ok(model) => self.accept(model, command, reply),
             Err(if_gone) => Err(format!("{}, or {if_gone:?} if it was evicted", wrong())),
         }

@@ -122,6 +122,32 @@ fn a_cas_is_told_once_and_rises() {
 }
 
 #[test]
+fn after_an_eviction_the_cas_starts_anew() {
+    let commands = [set("a", "1"), set("a", "2")];
+    let mut next = 10;
+    let falling = |evictions| {
+        faulty(evictions, move |command, reply| match (command, reply) {
+            (Command::Store(_), _) => {
+                next -= 1;
+                Reply::Stored(next)
+            }
+            (_, Reply::Many(items)) => Reply::Many(items.into_iter().map(|i| cas(i, next)).collect()),
+            (_, Reply::Items(items)) => Reply::Items(items.into_iter().map(|i| Found { cas: next, ..i }).collect()),
+            (_, reply) => reply,
+        })
+    };
+    assert!(verdict(&mut falling(0), &commands).is_err());
+    assert_eq!(verdict(&mut falling(1), &commands), Ok(()));
+}
+
+fn cas(reply: Reply, cas: u64) -> Reply {
+    match reply {
+        Reply::Item(found) => Reply::Item(Found { cas, ..found }),
+        other => other,
+    }
+}
+
+#[test]
 fn a_scan_shows_each_item_once() {
     let commands = [set("a", "1"), set("b", "2")];
     let mut twice = faulty(0, |command, reply| match (command, reply) {
