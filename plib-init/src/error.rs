@@ -55,6 +55,12 @@ pub(crate) enum CliError {
         "{from}: the value has more than {limit} bytes, the heap's item_size_max; create the heap with a larger --item-size-max"
     )]
     ValueTooLarge { from: String, limit: u64 },
+    /// This process may not make a file as large as the heap.
+    #[error(
+        "the heap needs a file of {size} bytes, and this process may make files of {limit} only; raise the limit \
+         (`ulimit -f unlimited`)"
+    )]
+    FileSizeLimit { size: u64, limit: u64 },
     /// A file could not be read or written.
     #[error("{}: {action}: {source}", .path.display())]
     File { path: PathBuf, action: &'static str, source: io::Error },
@@ -83,6 +89,7 @@ impl CliError {
             Self::NotFound { .. } => "NOT_FOUND".into(),
             Self::Usage(_) | Self::NoHeapNamed { .. } => "USAGE".into(),
             Self::ValueTooLarge { .. } => "TOO_LARGE".into(),
+            Self::FileSizeLimit { .. } => "NO_SPACE".into(),
             Self::File { .. } | Self::Output(_) | Self::Demo(_) => "IO".into(),
             Self::Dump { source, .. } => source.status().into(),
         }
@@ -97,7 +104,11 @@ impl CliError {
             Self::Output(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitKind::BrokenPipe,
             Self::Dump { source: ArchiveError::Read { .. }, .. } => ExitKind::Other,
             Self::Dump { .. } => ExitKind::BadDump,
-            Self::ValueTooLarge { .. } | Self::File { .. } | Self::Output(_) | Self::Demo(_) => ExitKind::Other,
+            Self::ValueTooLarge { .. }
+            | Self::FileSizeLimit { .. }
+            | Self::File { .. }
+            | Self::Output(_)
+            | Self::Demo(_) => ExitKind::Other,
         }
     }
 }

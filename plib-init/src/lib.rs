@@ -32,6 +32,7 @@ pub use error::ExitKind;
 
 /// Runs the command with these arguments (the first is the program's name) and says how the process should exit.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    refuse_large_files_by_error();
     let args: Vec<OsString> = args.into_iter().collect();
     let cli = match cli::Cli::try_parse_from(&args) {
         Ok(cli) => cli,
@@ -42,6 +43,12 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(kind) => kind.into(),
         Err(error) => error::report(&error, json),
     }
+}
+
+/// A file beyond the process's limit (RLIMIT_FSIZE) is then an error with a name, where the signal would end us without.
+fn refuse_large_files_by_error() {
+    // SAFETY: ignoring a signal installs no code; called once, before anything else runs.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
 /// Whether `--json` was given; for arguments that could not be parsed.

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use clap::Args;
 use plib::{Cache, CreateOptions};
 
+use super::doctor::limits;
 use super::info::{self, Info};
 use crate::context::Context;
 use crate::error::{CliError, ExitKind};
@@ -53,6 +54,9 @@ fn parse_mode(text: &str) -> Result<u32, String> {
 
 /// Makes the heap and says what it became.
 pub(crate) fn run(context: &Context, args: &CreateArgs) -> Result<ExitKind, CliError> {
+    if let Some(limit) = limits::file_size().filter(|limit| *limit < args.size) {
+        return Err(CliError::FileSizeLimit { size: args.size, limit });
+    }
     let default_mode = if args.group.is_some() { 0o660 } else { 0o600 };
     let mut options = CreateOptions::new(args.size).mode(args.mode.unwrap_or(default_mode)).huge(args.huge);
     if let Some(item_size_max) = args.item_size_max {

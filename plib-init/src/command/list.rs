@@ -56,7 +56,7 @@ pub(crate) fn run(context: &Context, _: &ListArgs) -> Result<ExitKind, CliError>
     let list = List { heaps: Cache::list()?.iter().filter_map(|path| Row::of(path)).collect() };
     context.output.answer(&list, |w, paint| {
         if list.heaps.is_empty() {
-            return writeln!(w, "no heaps in {}", Cache::path_of("").display());
+            return writeln!(w, "no heaps in {}", Cache::path_of("").components().as_path().display());
         }
         let mut table = Table::new(&[
             ("NAME", Align::Left),

@@ -93,7 +93,10 @@ fn without_permission() {
     fs::set_permissions(place.file("h"), fs::Permissions::from_mode(0o600)).unwrap();
     // A copy that everybody may run, wherever the build is.
     let program = place.file("plib");
-    fs::copy(env!("CARGO_BIN_EXE_plib"), &program).unwrap();
+    // By another process: a file that this one writes may stay open in a child that another test forks just then, and
+    // cannot be run as long ("text file busy").
+    let copied = std::process::Command::new("cp").arg(env!("CARGO_BIN_EXE_plib")).arg(&program).status().unwrap();
+    assert!(copied.success());
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     let root = fs::metadata("/proc/self").unwrap().uid() == 0;
     if !root {
@@ -127,6 +130,16 @@ fn without_space() {
     let refused = place.json_error(&["create", "n", "--size", "1t"]);
     assert_eq!((refused["status"].as_str(), refused["exit"].as_u64()), (Some("NO_SPACE"), Some(4)), "{refused}");
     assert!(refused["message"].as_str().unwrap().contains("1099511627776"), "{refused}");
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0, "something was left behind");
+}
+
+#[test]
+fn a_limit_on_file_sizes_is_an_error_and_no_death() {
+    let place = Place::new();
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", "ulimit -f 1000; exec \"$0\" create n --size 8m --json", env!("CARGO_BIN_EXE_plib")]);
+    let limited = Outcome::of(assert_cmd::Command::from_std(shell).env("PLIB_DIR", place.path()));
+    limited.refuses(4, &["NO_SPACE", "ulimit -f unlimited"]);
     assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0, "something was left behind");
 }
 

@@ -51,16 +51,23 @@ fn cgroup() -> Option<Check> {
     })
 }
 
+/// The limit on the size of a file that this process makes, if there is one.
+pub(in crate::command) fn file_size() -> Option<u64> {
+    current(libc::RLIMIT_FSIZE)
+}
+
+fn current(resource: libc::__rlimit_resource_t) -> Option<u64> {
+    let mut limits = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: getrlimit writes into the structure that it is given; should it fail, there is no limit to be known.
+    unsafe { libc::getrlimit(resource, &mut limits) };
+    (limits.rlim_cur != libc::RLIM_INFINITY).then_some(limits.rlim_cur)
+}
+
 fn limit(what: &'static str, resource: libc::__rlimit_resource_t, flag: &str, why: &str) -> Check {
-    let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: getrlimit writes into the structure that it is given.
-    if unsafe { libc::getrlimit(resource, &mut limits) } != 0 {
-        return Check::note(what, "unknown", "getrlimit failed");
-    }
-    match limits.rlim_cur {
-        libc::RLIM_INFINITY => Check::ok(what, "none"),
-        bytes if bytes >= ORDINARY => Check::ok(what, size::format(bytes)),
-        bytes => Check::problem(what, size::format(bytes), format!("{why}; raise it"))
+    match current(resource) {
+        None => Check::ok(what, "none"),
+        Some(bytes) if bytes >= ORDINARY => Check::ok(what, size::format(bytes)),
+        Some(bytes) => Check::problem(what, size::format(bytes), format!("{why}; raise it"))
             .fix(format!("ulimit {flag} unlimited")),
     }
 }

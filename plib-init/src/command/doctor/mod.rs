@@ -1,6 +1,6 @@
 //! `plib doctor`: what this machine offers, and what to change.
 
-mod limits;
+pub(super) mod limits;
 mod machine;
 mod place;
 mod trial;
