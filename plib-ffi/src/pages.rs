@@ -43,14 +43,13 @@ fn count(smaps: &str, base: usize) -> Counts {
     let start = format!("{base:x}-");
     let of_mapping = smaps.lines().skip_while(|line| !line.starts_with(&start)).skip(1);
     for line in of_mapping {
-        let Some((name, rest)) = line.split_once(':') else { break };
-        let Some(kb) = rest.split_ascii_whitespace().next().and_then(|n| n.parse::<u64>().ok()) else { continue };
+        // The next mapping's first line starts with addresses and blanks, a count with its name and a colon.
+        let Some((name, rest)) = line.split_once(':').filter(|(name, _)| !name.contains(' ')) else { break };
+        let kb = rest.split_ascii_whitespace().next().and_then(|number| number.parse::<u64>().ok()).unwrap_or(0);
         match name {
             "KernelPageSize" => counts.page = kb,
             "Rss" => counts.present = kb,
             "ShmemPmdMapped" | "FilePmdMapped" => counts.huge += kb,
-            // The next mapping's first line: its address has a colon in the device number.
-            _ if name.contains(' ') => break,
             _ => {}
         }
     }
@@ -63,7 +62,7 @@ mod tests {
 
     const SMAPS: &str = "7f0000200000-7f0001200000 rw-s 00000000 00:19 3 /dev/shm/plib/a\nSize: 16384 kB\n\
         KernelPageSize:        4 kB\nRss:       8192 kB\nShmemPmdMapped:     4096 kB\nFilePmdMapped: 0 kB\nVmFlags: rd wr\n\
-        7f0002200000-7f0003200000 rw-s 00000000 00:19 3 /dev/shm/plib/b\nRss: 1 kB\nShmemPmdMapped: 99 kB\n";
+        7f0002200000-7f0003200000 rw-s 00000000 00:1b 3 /dev/shm/plib/b\nRss: 1 kB\nShmemPmdMapped: 99 kB\n";
 
     #[test]
     fn smaps_are_understood() {
