@@ -96,8 +96,11 @@ impl<'c> Op<'c> {
                 crate::sys::yield_now();
             }
         }
-        record.store(0, Ordering::Release);
-        Err(Status::NoMemory)
+        let last = self.claim_partial(class, record);
+        if last.is_none() {
+            record.store(0, Ordering::Release);
+        }
+        last.ok_or(Status::NoMemory)
     }
 
     /// Refills the magazine from a superblock that is hinted to have free blocks, and claims one of them.
@@ -193,7 +196,7 @@ impl<'c> Op<'c> {
         for s in 0..self.heap.geometry().superblocks {
             match self.heap.descriptor(s).map(|d| d.state().usage()) {
                 Some(Use::Free) => self.heap.pool().insert(s),
-                Some(Use::Class(class)) => {
+                Some(Use::Class(class) | Use::Draining(class)) => {
                     self.heap.members(class).insert(s);
                     if let Some(count) = counts.get_mut(class) {
                         *count += 1;

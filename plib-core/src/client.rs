@@ -355,7 +355,10 @@ impl Client {
         let total = self.heap.geometry().contexts;
         let quota = (total * QUOTA_EIGHTHS / 8).max(1);
         if self.contexts_of(self.slot, self.incarnation) >= quota {
-            return Err(Status::Busy);
+            // Only one that a vanished thread of this process left may be had.
+            let mine = |n: &u32| self.heap.context(*n).is_some_and(|c| self.is_mine(c.load()));
+            let left = (1..=total).filter(mine).find_map(|number| self.adopt(number, tid));
+            return left.map(ContextId).ok_or(Status::Busy);
         }
         let start = self.slot.wrapping_mul(7);
         let free = (0..total).find_map(|i| self.try_claim(start.wrapping_add(i) % total + 1, tid));
@@ -555,7 +558,7 @@ const CAS_RANGE: u64 = 256;
 
 impl<'c> Op<'c> {
     /// Announces that superblock `s` is being read. The caller then reloads what led it there.
-    #[inline]
+    #[inline(always)]
     pub fn protect(&self, which: usize, s: u32) {
         if let Some(hazard) = self.context.hazards.get(which) {
             hazard.store(u64::from(s) + 1, Ordering::Release);
@@ -576,8 +579,15 @@ impl<'c> Op<'c> {
         }
     }
 
+    /// The same for an operation that used only the first.
+    #[inline(always)]
+    pub fn unprotect_first(&self) {
+        let [first, ..] = &self.context.hazards;
+        first.store(0, Ordering::Release);
+    }
+
     /// Adds to one of this context's counters.
-    #[inline]
+    #[inline(always)]
     pub fn count(&self, counter: Counter, n: u64) {
         if let Some(word) = self.context.counters.get(counter as usize) {
             word.store(word.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);

@@ -451,7 +451,19 @@ impl<'c> Op<'c> {
         intent.store(u64::from(s) + 1, Ordering::Release);
         let seen = descriptor.state();
         if seen.usage() != Use::Class(donor) {
-            self.heap.members(donor).remove(s);
+            if seen.usage() != Use::Draining(donor) {
+                self.heap.members(donor).remove(s);
+                // It may have come back between the two.
+                if descriptor.serves(donor) {
+                    self.heap.members(donor).insert(s);
+                }
+            }
+            intent.store(0, Ordering::Release);
+            return false;
+        }
+        // Readers that are there already would make it fail at the end, after evicting for nothing.
+        self.unprotect();
+        if self.is_read(s) {
             intent.store(0, Ordering::Release);
             return false;
         }
@@ -460,10 +472,6 @@ impl<'c> Op<'c> {
             intent.store(0, Ordering::Release);
             return false;
         };
-        // Readers that are there already would make it fail at the end, after evicting for nothing.
-        if !self.readers_gone(s) {
-            return self.undo_drain(s, donor, draining, 0);
-        }
         let mut floor = descriptor.floor();
         let total = class::per_superblock(donor);
         for i in 0..total {
@@ -520,14 +528,16 @@ impl<'c> Op<'c> {
         None
     }
 
-    /// Whether no context is reading in superblock `s`, of what led there before.
+    /// Whether a context is known to be reading in superblock `s`.
+    fn is_read(&self, s: u32) -> bool {
+        (1..=self.heap.geometry().contexts).any(|n| self.heap.context(n).is_some_and(|c| c.protects(s)))
+    }
+
+    /// Whether no context is reading in superblock `s`, now that nothing leads there any more.
     fn readers_gone(&self, s: u32) -> bool {
         self.unprotect();
         // Partner of `protect`: after it every reader's hazard is visible, or the reader sees the emptied slots.
-        if !sys::barrier() {
-            return false;
-        }
-        (1..=self.heap.geometry().contexts).all(|n| self.heap.context(n).is_none_or(|c| !c.protects(s)))
+        sys::barrier() && !self.is_read(s)
     }
 
     /// Gives back the first `claimed` blocks of a superblock that could not be emptied.

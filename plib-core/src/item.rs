@@ -120,6 +120,14 @@ impl Info {
         ITEM_HEADER + self.key_len() + self.value_len()
     }
 
+    /// Whether this is a value in the block itself, as bytes, in a block with `room` bytes left. (A large one, whose
+    /// value is elsewhere, has more bytes than any such block.)
+    #[inline(always)]
+    pub const fn is_plain_inline(self, room: usize) -> bool {
+        let end = self.value_at() + self.value_len();
+        !self.is_numeric() && end <= class::size(class::INLINE_MAX) as usize && end <= room
+    }
+
     /// Whether a block in which `room` bytes are left can hold this; false for what a racing reader may come upon.
     #[inline(always)]
     pub const fn fits(self, room: usize) -> bool {

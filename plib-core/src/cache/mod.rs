@@ -7,12 +7,14 @@
 //! | file | what |
 //! | --- | --- |
 //! | `lock` | bucket locks: waiting, taking over |
+//! | `fast` | the usual get |
 //! | `read` | get, get-and-touch, and the lock-free `find` under them |
 //! | `store` | set, add, replace, append, prepend, cas |
 //! | `number` | incr, decr |
 //! | `remove` | delete, touch, flush_all |
 //! | `grow` | splitting buckets as items come |
 
+mod fast;
 mod grow;
 mod lock;
 mod number;
@@ -117,7 +119,19 @@ impl<'c> Times<'c> {
     #[inline]
     fn epoch(&mut self, heap: &Heap) -> u32 {
         let flush = Flush(heap.hot().flush.0.load(Ordering::Acquire));
-        if flush.deadline() == 0 { flush.epoch() } else { flush.epoch_at(self.now()) }
+        if flush.deadline() == 0 { flush.epoch() } else { self.epoch_of(heap, flush) }
+    }
+
+    /// The same while a deadline is set. Once it has passed, it is made part of the epoch, so that a clock which is set back
+    /// does not bring back what was flushed.
+    #[cold]
+    fn epoch_of(&mut self, heap: &Heap, flush: Flush) -> u32 {
+        let epoch = flush.epoch_at(self.now());
+        if epoch != flush.epoch() {
+            let word = &heap.hot().flush.0;
+            let _ = word.compare_exchange(flush.0, Flush::new(epoch, 0).0, Ordering::AcqRel, Ordering::Relaxed);
+        }
+        epoch
     }
 
     /// Whether an item with this meta word and word 2 is alive.

@@ -170,6 +170,15 @@ impl<'c> Op<'c> {
     /// get with a private key and a checked buffer.
     #[inline(always)]
     pub fn get_copied(&self, key: &Key, out: Out) -> Result<Got, Status> {
+        match self.get_fast(key, out) {
+            Some(got) => Ok(got),
+            None => self.get_any(key, out),
+        }
+    }
+
+    /// The same for whatever item it may be.
+    #[inline(never)]
+    fn get_any(&self, key: &Key, out: Out) -> Result<Got, Status> {
         let mut times = Times::new(self.client);
         let mut seen = Seen::NOTHING;
         let found = self.find(key.hash, key.bytes(), |view| self.take_out(view, out, &mut times, &mut seen))?;

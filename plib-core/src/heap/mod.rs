@@ -344,6 +344,16 @@ impl Heap {
         unsafe { self.base.add((block.unit as usize * UNIT + offset).min(self.geometry.size as usize - 1)) }
     }
 
+    /// The same for an offset that was compared with the block's room.
+    ///
+    /// # Safety
+    /// `offset` is at most `room(block)`.
+    #[inline(always)]
+    pub(crate) unsafe fn bytes_unclamped(&self, block: Block, offset: usize) -> *mut u8 {
+        // SAFETY: inside the block's superblock, by the caller.
+        unsafe { self.base.add(block.unit as usize * UNIT + offset) }
+    }
+
     /// Bytes from a block's start to the end of its superblock: no copy may go further.
     #[inline]
     pub(crate) fn room(&self, block: Block) -> usize {

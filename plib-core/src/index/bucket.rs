@@ -199,9 +199,11 @@ impl<'l, L: Lines> Bucket<'l, L> {
                 return;
             };
             leave(unit);
-            // Counted between the copies and the unlinking: who misses the old places sees the new ones, or the count.
+            // A reader that passed the new places before they were filled, and then finds the link gone, sees this count.
             self.line.count_move();
             before.last().store(stays.0, Ordering::Release);
+            // One that came after it and is inside the line sees this count before the line can be reused.
+            self.line.count_move();
             retire(unit);
         }
     }
