@@ -133,6 +133,7 @@ impl Op<'_> {
         let mut times = Times::new(self.client);
         let mut seen = crate::cache::Seen::NOTHING;
         let found = self.find(key.hash, key.bytes(), |view| self.take_out(view, out, &mut times, &mut seen))?;
+        self.unprotect();
         if found == Some(Life::Alive) { Ok(seen.got) } else { Err(Status::NotFound) }
     }
 }

@@ -25,6 +25,7 @@ impl Seen {
 
 impl<'c> Op<'c> {
     /// Finds a key's item and lets `take` read it; `take` gives None when it notices that the item changed under it.
+    /// On a hit the hazard stays until the caller is done with the item and calls `unprotect`.
     /// Lock-free: a try fails only if another operation on this bucket took effect meanwhile.
     #[inline(always)]
     pub fn find<T>(
@@ -37,10 +38,7 @@ impl<'c> Op<'c> {
         loop {
             let found = index::lookup(self.heap, hash, |slot, word| self.probe(slot, word, key, &mut take));
             match found {
-                Found::Hit(taken) => {
-                    self.unprotect();
-                    return Ok(Some(taken));
-                }
+                Found::Hit(taken) => return Ok(Some(taken)),
                 Found::Miss => {
                     self.unprotect();
                     return Ok(None);
@@ -187,6 +185,7 @@ impl<'c> Op<'c> {
                 if let Some(block) = seen.block {
                     block::mark(self.heap.meta(block), seen.meta);
                 }
+                self.unprotect();
                 self.count(Counter::GetHits, 1);
                 Ok(seen.got)
             }
@@ -200,6 +199,7 @@ impl<'c> Op<'c> {
 
     #[cold]
     fn get_dead(&self, life: Life) -> Result<Got, Status> {
+        self.unprotect();
         self.count(if life == Life::Expired { Counter::GetExpired } else { Counter::GetFlushed }, 1);
         self.count(Counter::GetMisses, 1);
         Err(Status::NotFound)

@@ -227,6 +227,7 @@ impl<'c> Op<'c> {
                 let len = if view.info.is_numeric() { len } else { view.info.value_len() };
                 Some(alive.then_some((View { ..*view }, word, len, cas)))
             })?;
+            self.unprotect();
             let Some((view, word, len, cas)) = found.flatten() else {
                 return Err(Status::NotStored);
             };

@@ -92,7 +92,7 @@ impl Line {
     /// The same for models: all of them.
     #[cfg(loom)]
     pub fn matching(&self, _: Hash) -> u32 {
-        0x7f
+        (1 << SLOTS) - 1
     }
 
     /// The last slot word, which may be a link.

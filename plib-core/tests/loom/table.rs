@@ -17,6 +17,7 @@ use plib_core::index::{self, Found, Growth, Line, Lines, Probe, Slot};
 use plib_core::sync::{AtomicU64, Ordering, fence, relax};
 use std::cell::Cell as Private;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::AtomicUsize;
 
 /// The bucket that is split.
 pub const LOW: u32 = 0;
@@ -91,6 +92,7 @@ pub struct Table {
     chain: Vec<Line>,
     blocks: Vec<Cell>,
     dead: AtomicU64,
+    takeovers: AtomicUsize,
 }
 
 impl Lines for Table {
@@ -148,6 +150,7 @@ impl Table {
             chain: (0..chain).map(|_| Line::new()).collect(),
             blocks: (0..blocks).map(|_| Cell::new()).collect(),
             dead: AtomicU64::new(0),
+            takeovers: AtomicUsize::new(0),
         }
     }
 
@@ -261,6 +264,7 @@ impl Table {
                 return Bucket::locked(lines, line, number);
             };
             if holder.0 != 0 && self.is_dead(holder) && line.take_over(holder, me) {
+                self.takeovers.fetch_add(1, Ordering::Relaxed);
                 Bucket::locked(lines, line, number).scrub();
                 return Bucket::locked(lines, line, number);
             }
@@ -338,6 +342,11 @@ impl Table {
                 assert!(block::release(word, block::load(word)).is_some(), "somebody else freed a chain line");
             },
         );
+    }
+
+    /// How often a lock was taken over.
+    pub fn takeovers(&self) -> usize {
+        self.takeovers.load(Ordering::Relaxed)
     }
 
     /// How many slot words of bucket `number`'s chain name an item, and how many of them belong elsewhere or stand twice.
