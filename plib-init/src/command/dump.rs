@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -20,7 +21,8 @@ Examples:
   plib dump - | zstd > backup.plib.zst
   plib --heap old dump - | plib --heap new load -
 
-Other processes go on meanwhile; each item is saved whole. The file appears under its name when it is complete.
+Other processes go on meanwhile; each item is saved whole. The file appears under its name when it is complete,
+readable for you alone.
 With `-` the dump goes to stdout and the summary to stderr.";
 
 const BUFFER: usize = 1 << 20;
@@ -73,18 +75,22 @@ fn to_file(cache: &Cache, path: &Path, json: bool) -> Result<Totals, CliError> {
     let mut partial = path.as_os_str().to_owned();
     partial.push(format!(".partial-{}", std::process::id()));
     let partial = PathBuf::from(partial);
-    let written =
-        File::create_new(&partial).map_err(CliError::file(&partial, "cannot make the file")).and_then(|file| {
-            let (file, totals) = copy(cache, file, json, CliError::file(path, "cannot write"))?;
-            file.sync_all().map_err(CliError::file(path, "cannot write"))?;
-            fs::rename(&partial, path).map_err(CliError::file(path, "cannot rename the finished dump to it"))?;
-            Ok(totals)
-        });
+    let written = new_file(&partial).map_err(CliError::file(&partial, "cannot make the file")).and_then(|file| {
+        let (file, totals) = copy(cache, file, json, CliError::file(path, "cannot write"))?;
+        file.sync_all().map_err(CliError::file(path, "cannot write"))?;
+        fs::rename(&partial, path).map_err(CliError::file(path, "cannot rename the finished dump to it"))?;
+        Ok(totals)
+    });
     if written.is_err() {
         // The error that is already there says more than one of the clean-up.
         let _ = fs::remove_file(&partial);
     }
     written
+}
+
+/// Readable for its owner alone: a heap's mode must not be undone by its dump.
+fn new_file(path: &Path) -> io::Result<File> {
+    File::options().write(true).create_new(true).mode(0o600).open(path)
 }
 
 fn copy<W: Write>(

@@ -1,6 +1,7 @@
 //! dump and load.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use serde_json::json;
 
@@ -37,6 +38,7 @@ fn a_dump_brings_everything_back() {
     let path = place.file("dump");
     let (dumped, code) = place.json(&["dump", path.to_str().unwrap()]);
     assert_eq!((&dumped["items"], code), (&json!(count), 0));
+    assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     place.plib(&["create", "new", "--size", "16m"]).assert().success();
     let (loaded, code) = place.json(&["-H", "new", "load", path.to_str().unwrap()]);
     assert_eq!((loaded, code), (json!({"items": count, "expired": 0, "existing": 0, "too_large": 0}), 0));
