@@ -7,8 +7,9 @@
  * - Any process that may write the heap's file can damage every item in it (isolation "none").
  * - A handle works in a forked child, which becomes a client of its own on its first call. The child must be able to open
  *   the heap's file again: one that has given up that right since the parent opened it gets PLIB_E_PERMISSION.
- * - Every call may be made from a signal handler, except plib_open, plib_create and plib_close; one that finds its thread
- *   in the middle of one of those three gets PLIB_E_BUSY.
+ * - In a signal handler, use the operations on items (plib_get to plib_flush_all, and the batches) only, in a thread that
+ *   used the handle before. One that interrupted an operation on the same handle works beside it; where it needs what that
+ *   operation holds, it gets PLIB_E_BUSY.
  */
 
 #ifndef PLIB_H
@@ -278,8 +279,8 @@ extern "C" {
 // The words for a status; never NULL, never to be freed.
 const char *plib_strerror(plib_status_t status);
 
-// What this thread's last failed call had to say: the name, the limit, the way out. Valid until its next failed call;
-// "" before the first. Successful calls do not change it.
+// What this thread's last failed call had to say: the name, the limit, the way out. Valid until its next call that
+// fails or asks; "" before the first failure. Successful calls do not change it. Not for signal handlers.
 const char *plib_last_error_message(void);
 
 // Opens a heap. `name` is looked up in $PLIB_DIR (default /dev/shm/plib); one with a '/' is a path. `options` may be NULL.

@@ -376,7 +376,7 @@ impl Cache {
 
     #[inline]
     pub(crate) fn enter(&self) -> Result<Inside, Error> {
-        enter(self.key).map_err(|refused| *refused)
+        Ok(enter(self.key)?)
     }
 
     pub(crate) fn key(&self) -> u64 {

@@ -31,7 +31,7 @@ pub(crate) struct Claim {
     pub key: AtomicU64,
     /// The address of its thread's `Local`; 0 while no thread has it. Written under the world's lock.
     pub thread: AtomicUsize,
-    /// 1 while its thread is inside an operation. Written by that thread.
+    /// Whether its thread is inside an operation. Written by that thread.
     pub busy: AtomicU32,
     /// 1 + the index of the handle whose context it holds; 0 while it holds none. Written under the world's lock.
     pub holds: AtomicU32,
@@ -99,13 +99,52 @@ impl Drop for Exit {
 /// An operation under way: no other thread uses its context, and the handle stays attached until it is dropped.
 pub(crate) struct Inside {
     claim: &'static Claim,
-    /// Whether the claim is only for this operation.
-    temporary: bool,
 }
 
-/// Begins an operation on the handle `key`. The error is boxed so that the answer travels in registers.
+/// Values of `Claim::busy`: outside, inside, inside by a claim that is only for this operation.
+const IDLE: u32 = 0;
+const BUSY: u32 = 1;
+const BUSY_ONCE: u32 = 2;
+
+/// Why an operation did not begin: an [`Error`] small enough to travel in registers, and made without memory where a
+/// signal handler may meet it.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    Closed,
+    Interrupted,
+    NoContext(u32),
+    Other(Box<Error>),
+}
+
+const _: () = assert!(size_of::<Result<Inside, Refused>>() == 16);
+
+impl From<Refused> for Error {
+    #[cold]
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Closed => Self::Closed,
+            Refused::Interrupted => Self::Interrupted,
+            Refused::NoContext(contexts) => Self::NoContext { contexts },
+            Refused::Other(error) => *error,
+        }
+    }
+}
+
+impl From<Error> for Refused {
+    #[cold]
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Closed => Self::Closed,
+            Error::Interrupted => Self::Interrupted,
+            Error::NoContext { contexts } => Self::NoContext(contexts),
+            error => Self::Other(Box::new(error)),
+        }
+    }
+}
+
+/// Begins an operation on the handle `key`.
 #[inline]
-pub(crate) fn enter(key: u64) -> Result<Inside, Box<Error>> {
+pub(crate) fn enter(key: u64) -> Result<Inside, Refused> {
     LOCAL.with(|local| match local.known(key) {
         Some(inside) => Ok(inside),
         None => enter_slowly(key, local),
@@ -126,16 +165,16 @@ impl Local {
     fn known(&self, key: u64) -> Option<Inside> {
         // SAFETY: null, or a claim; those are never unmapped.
         let claim: &'static Claim = unsafe { self.slot(key).get().as_ref() }?;
-        if claim.thread.load(Ordering::Relaxed) != self.address() || claim.busy.load(Ordering::Relaxed) != 0 {
+        if claim.thread.load(Ordering::Relaxed) != self.address() || claim.busy.load(Ordering::Relaxed) != IDLE {
             return None;
         }
-        claim.busy.store(1, Ordering::Relaxed);
+        claim.busy.store(BUSY, Ordering::Relaxed);
         // Pairs with the heavy barrier of `retire`.
         compiler_fence(Ordering::SeqCst);
         if claim.key.load(Ordering::Acquire) == key {
-            return Some(Inside { claim, temporary: false });
+            return Some(Inside { claim });
         }
-        claim.busy.store(0, Ordering::Release);
+        claim.busy.store(IDLE, Ordering::Release);
         None
     }
 
@@ -173,8 +212,8 @@ impl Local {
 /// The first operation of a thread, of a forked child, inside a signal handler, or by a handle that is none.
 #[cold]
 #[inline(never)]
-fn enter_slowly(key: u64, local: &Local) -> Result<Inside, Box<Error>> {
-    enter_anew(key, local).map_err(Box::new)
+fn enter_slowly(key: u64, local: &Local) -> Result<Inside, Refused> {
+    enter_anew(key, local).map_err(Refused::from)
 }
 
 fn enter_anew(key: u64, local: &Local) -> Result<Inside, Error> {
@@ -201,13 +240,13 @@ fn enter_anew(key: u64, local: &Local) -> Result<Inside, Error> {
         }
         return Err(e);
     }
-    claim.busy.store(1, Ordering::Relaxed);
+    claim.busy.store(if temporary { BUSY_ONCE } else { BUSY }, Ordering::Relaxed);
     if !temporary {
         local.keep(key, claim, spare.is_none());
     }
     claim.thread.store(local.address(), Ordering::Relaxed);
     claim.key.store(key, Ordering::Release);
-    Ok(Inside { claim, temporary })
+    Ok(Inside { claim })
 }
 
 const TOO_MANY_CLAIMS: Error = Error::Full {
@@ -345,8 +384,9 @@ impl Inside {
 impl Drop for Inside {
     #[inline]
     fn drop(&mut self) {
-        self.claim.busy.store(0, Ordering::Release);
-        if self.temporary {
+        let temporary = self.claim.busy.load(Ordering::Relaxed) == BUSY_ONCE;
+        self.claim.busy.store(IDLE, Ordering::Release);
+        if temporary {
             free_temporary(self.claim);
         }
     }

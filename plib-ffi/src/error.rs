@@ -233,6 +233,40 @@ impl Error {
         }
     }
 
+    /// Whether dropping it frees memory.
+    pub(crate) fn owns_memory(&self) -> bool {
+        match self {
+            Self::NotFound
+            | Self::Exists
+            | Self::NotStored
+            | Self::TooLarge { .. }
+            | Self::Key { .. }
+            | Self::NotNumeric
+            | Self::Busy
+            | Self::NoContext { .. }
+            | Self::Interrupted
+            | Self::TooSmall { .. }
+            | Self::Invalid(_)
+            | Self::Closed
+            | Self::OutOfRange { .. }
+            | Self::NoMemory { .. }
+            | Self::DamagedWithin
+            | Self::Full { .. }
+            | Self::Isolation { .. } => false,
+            Self::Name { .. }
+            | Self::NoGroup(_)
+            | Self::NoHeap(_)
+            | Self::AlreadyExists(_)
+            | Self::Permission { .. }
+            | Self::NoSpace { .. }
+            | Self::NotAHeap { .. }
+            | Self::Layout { .. }
+            | Self::Damaged { .. }
+            | Self::Dirty(_)
+            | Self::Io { .. } => true,
+        }
+    }
+
     /// A failed system call on a file.
     pub(crate) fn io(doing: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_path_buf();

@@ -70,7 +70,7 @@ impl Walk {
     pub fn step(&mut self, handle: u64) -> Result<Option<ItemInfo>, Error> {
         loop {
             self.value.clear();
-            let mut inside = enter(handle).map_err(|refused| *refused)?;
+            let mut inside = enter(handle)?;
             let out = Out { ptr: self.value.as_mut_ptr(), len: self.value.capacity() };
             // SAFETY: key and value are buffers of our own.
             let found = unsafe { inside.session().scan(self.cursor, Out::new(&mut self.key), out) };

@@ -91,7 +91,7 @@ pub extern "C" fn plib_isolation(cache: *const plib_t) -> plib_isolation_t {
     match enter(cache as u64) {
         Ok(inside) => inside.client().isolation().into(),
         Err(refused) => {
-            fail(*refused);
+            fail(refused.into());
             plib_isolation_t::PLIB_ISOLATION_NONE
         }
     }

@@ -27,7 +27,7 @@ fn call(cache: *const plib_t, work: impl FnOnce(&mut Inside) -> Result<(), Error
             Ok(()) => plib_status_t::PLIB_OK,
             Err(e) => fail(e),
         },
-        Err(refused) => fail(*refused),
+        Err(refused) => fail(refused.into()),
     }
 }
 

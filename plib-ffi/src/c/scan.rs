@@ -78,7 +78,7 @@ unsafe fn walk(
     let call_back = call_back.ok_or(Error::Invalid("the function is NULL"))?;
     let mut walk = Walk::new(*cursor);
     if *cursor == PLIB_SCAN_END {
-        return crate::claim::enter(cache as u64).map(drop).map_err(|refused| *refused);
+        return Ok(crate::claim::enter(cache as u64).map(drop)?);
     }
     while let Some(info) = walk.step(cache as u64)? {
         let entry = plib_entry_t {

@@ -2,8 +2,9 @@
 
 use crate::error::Error;
 use plib_core::Status;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, UnsafeCell};
 use std::ffi::{CString, c_char};
+use std::mem::MaybeUninit;
 
 /// What a function answers. Any but PLIB_OK means that nothing was changed or written, unless said otherwise.
 #[repr(C)]
@@ -91,42 +92,68 @@ impl plib_status_t {
 pub type StatusNumber = u32;
 
 thread_local! {
-    /// The status of this thread's last failure; with `DETAILED` if there are words for it.
+    /// The status of this thread's last failure, and where there is more to say about it.
     static LAST: Cell<u32> = const { Cell::new(0) };
-    /// The words for it, where they say more than the status.
-    static DETAIL: RefCell<Option<CString>> = const { RefCell::new(None) };
+    /// The failure itself, if it owns no memory: words are made of it only when they are asked for, so that failing is
+    /// cheap, and allowed in a signal handler.
+    static PLAIN: PlainError = const { PlainError { busy: Cell::new(false), error: UnsafeCell::new(MaybeUninit::uninit()) } };
+    /// The words for any other, or for the one that was asked about.
+    static WORDS: RefCell<Option<CString>> = const { RefCell::new(None) };
 }
+
+/// An error that has nothing to drop.
+struct PlainError {
+    /// Set while the error is being written or read: a signal handler then leaves it alone.
+    busy: Cell<bool>,
+    error: UnsafeCell<MaybeUninit<Error>>,
+}
+
+/// Bits of `LAST` beside the status.
+const IN_PLAIN: u32 = 1 << 30;
+const IN_WORDS: u32 = 1 << 31;
 
 /// Remembers a failure for `plib_last_error_message`.
 #[inline]
 pub(super) fn fail(error: Error) -> plib_status_t {
     match error {
         // Everyday answers, which must cost nothing.
-        Error::NotFound => last(PLIB_E_NOT_FOUND),
-        Error::NotStored => last(PLIB_E_NOT_STORED),
-        Error::Exists => last(PLIB_E_EXISTS),
-        error => fail_in_detail(&error),
+        Error::NotFound => last(PLIB_E_NOT_FOUND, 0),
+        Error::NotStored => last(PLIB_E_NOT_STORED, 0),
+        Error::Exists => last(PLIB_E_EXISTS, 0),
+        error => fail_in_detail(error),
     }
 }
 
-/// The bit of `LAST` that says so.
-const DETAILED: u32 = 1 << 31;
-
 #[inline]
-fn last(status: plib_status_t) -> plib_status_t {
-    LAST.set(status as u32);
+fn last(status: plib_status_t, place: u32) -> plib_status_t {
+    LAST.set(status as u32 | place);
     status
 }
 
 #[cold]
 #[inline(never)]
-fn fail_in_detail(error: &Error) -> plib_status_t {
+fn fail_in_detail(error: Error) -> plib_status_t {
+    let status = plib_status_t::of(error.status());
+    if error.owns_memory() {
+        keep_words(&error);
+        return last(status, IN_WORDS);
+    }
+    PLAIN.with(|plain| {
+        if plain.busy.replace(true) {
+            return last(status, 0);
+        }
+        // SAFETY: `busy` keeps this thread's signal handlers out, and other threads have their own. What was there owned
+        // nothing, so overwriting it drops nothing.
+        unsafe { (*plain.error.get()).write(error) };
+        plain.busy.set(false);
+        last(status, IN_PLAIN)
+    })
+}
+
+fn keep_words(error: &Error) {
     let words = CString::new(error.to_string().replace('\0', "\\0")).ok();
     // A thread that is ending has no place for words any more.
-    let _ = DETAIL.try_with(|detail| detail.try_borrow_mut().map(|mut detail| *detail = words));
-    let status = plib_status_t::of(error.status());
-    LAST.set(status as u32 | DETAILED);
-    status
+    let _ = WORDS.try_with(|kept| kept.try_borrow_mut().map(|mut kept| *kept = words));
 }
 
 /// The words for a status; never NULL, never to be freed.
@@ -136,18 +163,26 @@ pub extern "C" fn plib_strerror(status: StatusNumber) -> *const c_char {
     known.map_or(c"unknown status", |(_, _, words)| words).as_ptr()
 }
 
-/// What this thread's last failed call had to say: the name, the limit, the way out. Valid until its next failed call;
-/// "" before the first. Successful calls do not change it.
+/// What this thread's last failed call had to say: the name, the limit, the way out. Valid until its next call that
+/// fails or asks; "" before the first failure. Successful calls do not change it. Not for signal handlers.
 #[unsafe(no_mangle)]
 pub extern "C" fn plib_last_error_message() -> *const c_char {
     let last = LAST.get();
-    if last == 0 {
-        return c"".as_ptr();
+    let status = last & !(IN_PLAIN | IN_WORDS);
+    if last & IN_PLAIN != 0 {
+        PLAIN.with(|plain| {
+            plain.busy.set(true);
+            // SAFETY: `IN_PLAIN` says that an error was written, and `busy` keeps signal handlers from changing it.
+            keep_words(unsafe { (*plain.error.get()).assume_init_ref() });
+            plain.busy.set(false);
+        });
     }
-    let words =
-        || DETAIL.try_with(|detail| detail.try_borrow().ok()?.as_ref().map(|words| words.as_ptr())).ok().flatten();
-    let detail = if last & DETAILED != 0 { words() } else { None };
-    detail.unwrap_or_else(|| plib_strerror(last & !DETAILED))
+    let words = || WORDS.try_with(|kept| kept.try_borrow().ok()?.as_ref().map(|words| words.as_ptr())).ok().flatten();
+    match last {
+        0 => c"".as_ptr(),
+        _ if status == last => plib_strerror(status),
+        _ => words().unwrap_or_else(|| plib_strerror(status)),
+    }
 }
 
 #[cfg(test)]

@@ -20,6 +20,11 @@ static void on_signal(int number) {
     CHECK(status == PLIB_E_BUSY || status == PLIB_E_NOT_FOUND);
     refused++;
   }
+  // Failures must not allocate: the interrupted code may be malloc itself.
+  IS(PLIB_E_KEY, plib_delete(cache, "", 0));
+  status = plib_get(cache, "large", 5, buf, 10, &len, NULL);
+  CHECK(status == PLIB_E_TOO_SMALL || status == PLIB_E_BUSY || status == PLIB_E_NOT_FOUND);
+  IS(PLIB_E_INVALID, plib_delete(NULL, "k", 1));
   // The key that the interrupted call may be storing, with its bucket locked by this very thread: then BUSY.
   status = plib_set(cache, "same", 4, "handler", 7, 0, 0, NULL);
   CHECK(status == PLIB_OK || status == PLIB_E_BUSY);
@@ -43,6 +48,9 @@ int main(int argc, char **argv) {
     IS(PLIB_OK, plib_set(cache, "large", 5, large, sizeof large, 0, 0, NULL));
     size_t len;
     IS(PLIB_OK, plib_get(cache, "large", 5, large, sizeof large, &len, NULL));
+    for (int i = 0; i < 100; i++) free(memset(malloc((size_t)i * 100 + 1), 1, 1));
+    IS(PLIB_E_TOO_SMALL, plib_get(cache, "large", 5, large, 1, &len, NULL));
+    CHECK(strstr(plib_last_error_message(), "bytes") || strlen(plib_last_error_message()) > 3);
     rounds++;
   }
   timer = (struct itimerval){0};
