@@ -1,16 +1,12 @@
 //! Batches: all buckets are asked for first, then all blocks, then the work is done, so that the memory answers in parallel.
 
-use crate::cache::{Key, Mode, prefetch};
+use crate::cache::{Key, Mode};
 use crate::client::Op;
-use crate::index::{self, Lines, Slot};
 use crate::status::Status;
-use crate::sync::Ordering;
 use crate::user::{In, Out};
 
 /// Keys in flight at a time: enough to cover the memory's latency, few enough for the stack.
 const WIDTH: usize = 16;
-/// Cache lines of a block that are asked for: header, key and a small value.
-const LINES_AHEAD: usize = 3;
 
 /// One get of a batch.
 #[repr(C)]
@@ -92,26 +88,7 @@ impl Op<'_> {
         }
         for (key, checked) in keys.iter().take(count) {
             if checked.is_ok() {
-                self.prefetch_block(key);
-            }
-        }
-    }
-
-    /// Asks for the block that the key's bucket seems to name. A guess: it is looked up properly afterwards.
-    #[inline(always)]
-    fn prefetch_block(&self, key: &Key) {
-        let Some(line) = self.heap.bucket(index::growth(self.heap).bucket(key.hash)) else {
-            return;
-        };
-        for word in index::candidates(line, key.hash) {
-            let slot = Slot(word.load(Ordering::Relaxed));
-            if slot.may_be(key.hash)
-                && let Some(block) = self.heap.block(slot.unit())
-            {
-                for i in 0..LINES_AHEAD {
-                    prefetch(self.heap.bytes(block, i * 64));
-                }
-                return;
+                self.prefetch_block(key.hash);
             }
         }
     }

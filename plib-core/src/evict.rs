@@ -93,11 +93,13 @@ impl<'c> Op<'c> {
         }
     }
 
-    /// The walk touches one cache line a block: asks for those that come next.
+    /// The walk touches one cache line a block, and the bucket of the one that goes: asks for those that come next.
     #[inline]
     fn prefetch_ahead(&self, s: u32, class: usize, i: u32) {
-        let ahead = self.heap.block_in(s, class, i + 4);
-        crate::cache::prefetch(self.heap.bytes(ahead, 0));
+        crate::cache::prefetch(self.heap.bytes(self.heap.block_in(s, class, i + 8), 0));
+        // A guess from bytes that may be anything.
+        let near = self.heap.info(self.heap.block_in(s, class, i + 3));
+        self.prefetch_bucket(near.hash());
     }
 
     /// Counts an eviction. True whenever this context has evicted another superblock's worth: the time to compare its class

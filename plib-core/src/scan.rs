@@ -105,7 +105,9 @@ impl Op<'_> {
         let meta = block::load(self.heap.meta(block));
         let info = self.heap.info(block);
         if !meta.is_live() || info.key_len() > KEY_MAX || !info.fits(self.heap.room(block)) {
-            return false;
+            // Damaged, if it is named all the same: left out. Otherwise it has just gone.
+            return word.load(Ordering::Acquire) == slot.0
+                && block::load(self.heap.meta(block)).identity() == meta.identity();
         }
         let mut key = [0u8; KEY_MAX];
         // SAFETY: the item fits its block, its key fits ours.

@@ -19,6 +19,9 @@ impl<'c> Op<'c> {
         let word = line.slots().get(line.matching(key.hash).trailing_zeros() as usize)?;
         let slot = Slot(word.load(Ordering::Acquire));
         let block = heap.block(slot.unit()).filter(|_| slot.may_be(key.hash))?;
+        // Where the value starts is only known from the header: ask for what follows it meanwhile.
+        prefetch(heap.bytes(block, 64));
+        prefetch(heap.bytes(block, 128));
         self.protect(0, block.superblock);
         if word.load(Ordering::Acquire) != slot.0 {
             return None;

@@ -4,18 +4,10 @@ use super::*;
 use crate::claim::Claimed;
 use crate::heap::class;
 use crate::index::bucket::Bucket;
-use crate::index::{self, CHAIN_MAX, Lines};
+use crate::index::{self, CHAIN_MAX};
 use crate::stats::Counter;
 
 impl<'c> Op<'c> {
-    /// Asks for the first line of a key's bucket.
-    #[inline(always)]
-    pub fn prefetch_bucket(&self, hash: Hash) {
-        if let Some(line) = self.heap.bucket(index::growth(self.heap).bucket(hash)) {
-            prefetch(core::ptr::from_ref(line).cast());
-        }
-    }
-
     /// Splits a bucket or two if there are more items than the index is made for.
     #[inline]
     pub(super) fn grow(&self) {

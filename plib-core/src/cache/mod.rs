@@ -7,6 +7,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `lock` | bucket locks: waiting, taking over |
+//! | `ahead` | prefetching |
 //! | `fast` | the usual get |
 //! | `read` | get, get-and-touch, and the lock-free `find` under them |
 //! | `store` | set, add, replace, append, prepend, cas |
@@ -14,6 +15,7 @@
 //! | `remove` | delete, touch, flush_all |
 //! | `grow` | splitting buckets as items come |
 
+mod ahead;
 mod fast;
 mod grow;
 mod lock;

@@ -76,7 +76,8 @@ impl<'c> Op<'c> {
         let meta_word = self.heap.meta(block);
         let meta = block::load(meta_word);
         if !meta.is_live() {
-            return Probe::Retry;
+            // A slot word names only live blocks, and is cleared before one is freed: if it still does, it is damaged.
+            return if word.load(Ordering::Acquire) == slot.0 { Probe::Other } else { Probe::Retry };
         }
         let info = self.heap.info(block);
         let unchanged = || {

@@ -90,6 +90,8 @@ impl<'c> Op<'c> {
         let word = item::times_word(flags, times.expiry(exptime));
         let info = Info::new(key.hash, key.bytes().len(), value.len, false);
         let fresh = self.build(key, info, word)?;
+        // The item that this one may replace: looked at under the lock.
+        self.prefetch_block(key.hash);
         // SAFETY: the caller of `store` grants the value; `build` made room for it.
         unsafe { self.fill(&fresh, 0, value.ptr, value.len) };
         self.commit(key, &fresh, &mut times, |existing| match (mode, existing) {

@@ -18,6 +18,7 @@ use plib_core::sync::{AtomicU64, Ordering, fence, relax};
 use std::cell::Cell as Private;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex};
 
 /// The bucket that is split.
 pub const LOW: u32 = 0;
@@ -336,7 +337,10 @@ impl Table {
 
     pub fn shrink<L: Lines>(&self, lines: &L, bucket: &Bucket<'_, L>) {
         bucket.shrink(
-            |_| {},
+            // Here the intent learns of the line; a moment to die in.
+            |_| {
+                lines.growth();
+            },
             |unit| {
                 let word = lines.chain(unit).unwrap().meta();
                 assert!(block::release(word, block::load(word)).is_some(), "somebody else freed a chain line");
@@ -404,6 +408,27 @@ impl Lines for Mortal<'_> {
         self.step();
         self.table.chain(unit)
     }
+}
+
+/// Every step that `me` may die at in his `work` on bucket LOW, and whether an item then stands where it does not belong.
+pub fn deaths(me: Owner, build: fn() -> Table, work: fn(&Table, &Mortal<'_>)) -> Vec<(usize, bool)> {
+    let found = Arc::new(Mutex::new(Vec::new()));
+    let list = Arc::clone(&found);
+    let mut builder = loom::model::Builder::new();
+    builder.max_branches = 100_000;
+    builder.check(move || {
+        let mut list = list.lock().unwrap();
+        for steps in 0.. {
+            let table = build();
+            if mortal(&table, me, steps, |lines| work(&table, lines)) {
+                return;
+            }
+            list.push((steps, table.census(LOW).1 != 0));
+        }
+    });
+    let list = found.lock().unwrap().clone();
+    assert!(list.iter().any(|(_, twice)| *twice), "no death leaves anything to clean up");
+    list
 }
 
 /// Lets `me` do `work` until it has done `steps` steps; then it is dead. Whether it survived.
