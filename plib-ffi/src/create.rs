@@ -2,13 +2,14 @@
 
 use crate::error::Error;
 use crate::mapping::Mapping;
+use crate::room::Room;
 use crate::{name, pages, process};
 use plib_core::Heap;
 use plib_core::layout::{CreateParams, Geometry, ITEM_SIZE_MAX_DEFAULT};
 use std::ffi::{CString, OsStr};
 use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -131,35 +132,10 @@ fn fill(file: &File, geometry: &Geometry, options: &CreateOptions, path: &Path) 
     unsafe { Heap::format(mapping.base(), mapping.len(), &params) }.map_err(|fault| Error::fault(path, fault))
 }
 
-/// A file system's room.
-pub(crate) struct FileSystem {
-    /// Bytes that this user can still have.
-    pub free: u64,
-    /// Bytes of its unit of allocation.
-    pub block: u64,
-    /// Whether its files live in memory.
-    memory: bool,
-}
-
-/// Asks about the file system of an open file.
-pub(crate) fn file_system(file: BorrowedFd<'_>) -> io::Result<FileSystem> {
-    // SAFETY: zeroes are a valid statfs, and the kernel fills it in.
-    let fs = unsafe {
-        let mut fs: libc::statfs = std::mem::zeroed();
-        process::checked(libc::fstatfs(file.as_raw_fd(), &mut fs))?;
-        fs
-    };
-    let block = fs.f_bsize as u64;
-    // A tmpfs without a size limit has no blocks at all and is bounded by memory alone.
-    let free = if fs.f_blocks == 0 { u64::MAX } else { (fs.f_bavail as u64).saturating_mul(block) };
-    Ok(FileSystem { free, block, memory: fs.f_type == libc::TMPFS_MAGIC })
-}
-
 /// Reserves the space, so that running out of it is an error here and not a signal later.
 fn reserve(file: &File, size: u64, path: &Path) -> Result<(), Error> {
-    let fs = file_system(file.as_fd()).map_err(|e| Error::io("ask about the file system of", path, e))?;
-    let wanted = size.next_multiple_of(fs.block.max(1));
-    let free = if fs.memory { fs.free.min(available_memory()) } else { fs.free };
+    let Room { free, block } = Room::beside(file.as_fd()).map_err(|e| Error::io("ask about the room for", path, e))?;
+    let wanted = size.next_multiple_of(block.max(1));
     let no_space = || Error::NoSpace { path: path.to_path_buf(), wanted, free };
     if wanted > free {
         return Err(no_space());
@@ -175,15 +151,6 @@ fn reserve(file: &File, size: u64, path: &Path) -> Result<(), Error> {
             },
         }
     }
-}
-
-/// What the kernel thinks can be used without swapping; without limit where it does not say.
-fn available_memory() -> u64 {
-    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kb = |name: &str| -> Option<u64> {
-        text.lines().find_map(|line| line.strip_prefix(name)?.split_ascii_whitespace().next()?.parse().ok())
-    };
-    kb("MemAvailable:").map_or(u64::MAX, |available| (available + kb("SwapFree:").unwrap_or(0)) * 1024)
 }
 
 /// The number of a group given by name or number.

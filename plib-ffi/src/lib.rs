@@ -35,7 +35,7 @@
 //! | `c` | the C ABI, `plib.h` |
 //! | `name`, `create`, `attach` | heap files: where they are, how one is made and mapped |
 //! | `world`, `claim`, `handle` | what a process knows of its open heaps, and its threads of their op contexts |
-//! | `process`, `mapping`, `pages` | the operating system |
+//! | `process`, `mapping`, `pages`, `room` | the operating system |
 #![warn(missing_docs)]
 
 mod attach;
@@ -51,6 +51,7 @@ mod mapping;
 mod name;
 mod pages;
 mod process;
+mod room;
 mod scan;
 mod world;
 

@@ -1,5 +1,6 @@
 //! Shared mappings of heap files.
 
+use crate::room;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
@@ -80,7 +81,7 @@ impl Mapping {
 
 /// Whether the file is on hugetlbfs.
 fn is_huge(file: BorrowedFd<'_>) -> bool {
-    crate::create::file_system(file).is_ok_and(|fs| fs.block as usize >= ALIGNMENT)
+    room::unit(file).is_ok_and(|unit| unit as usize >= ALIGNMENT)
 }
 
 impl Drop for Mapping {
