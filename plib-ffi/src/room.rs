@@ -25,6 +25,9 @@ impl Room {
             // Its pages are reserved at once; what is not there ends some process instead of this call.
             free = free.min(memory()).min(cgroup_memory());
         }
+        if fs.f_type == libc::HUGETLBFS_MAGIC {
+            free = free.min(huge_pages().saturating_mul(block));
+        }
         Ok(Self { free, block })
     }
 }
@@ -52,6 +55,11 @@ fn number(text: &str, name: &str) -> Option<u64> {
 fn memory() -> u64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     number(&text, "MemAvailable:").map_or(u64::MAX, |kb| (kb + number(&text, "SwapFree:").unwrap_or(0)) * 1024)
+}
+
+/// Huge pages that nobody has; without limit where the kernel does not say.
+fn huge_pages() -> u64 {
+    number(&fs::read_to_string("/proc/meminfo").unwrap_or_default(), "HugePages_Free:").unwrap_or(u64::MAX)
 }
 
 /// What this process's control groups (version 2) leave it; without limit where there are none.
