@@ -233,6 +233,8 @@ int main(int argc, char **argv) {
   bad_key(c, PLIB_E_INVALID, heap, 8);
   bad_key(c, PLIB_E_INVALID, heap - 4, 8);
   bad_key(c, PLIB_E_INVALID, heap + (16 << 20) - 1, 2);
+  bad_key(c, PLIB_E_INVALID, (void *)(UINTPTR_MAX - 3), 8);
+  bad_value(c, PLIB_E_INVALID, (void *)(UINTPTR_MAX - 3), 8);
   bad_value(c, PLIB_E_INVALID, NULL, 1);
   bad_value(c, PLIB_E_INVALID, heap + 65536, 100);
   bad_value(c, PLIB_E_INVALID, heap - 1, 2);
