@@ -120,12 +120,13 @@ impl Info {
         ITEM_HEADER + self.key_len() + self.value_len()
     }
 
-    /// Whether this is a value in the block itself, as bytes, in a block with `room` bytes left. (A large one, whose
-    /// value is elsewhere, has more bytes than any such block.)
+    /// The value's length if the key may be one of this hash and length and the value is bytes (a number's is not; whether
+    /// a long one is in fragments is for the caller to see).
     #[inline(always)]
-    pub const fn is_plain_inline(self, room: usize) -> bool {
-        let end = self.value_at() + self.value_len();
-        !self.is_numeric() && end <= class::size(class::INLINE_MAX) as usize && end <= room
+    pub const fn usual_value_len(self, hash: Hash, key_len: usize) -> Option<usize> {
+        let wanted = Self::new(hash, key_len, 0, false).0;
+        let rest = self.0 ^ wanted;
+        if rest < NUMERIC { Some(rest as usize) } else { None }
     }
 
     /// Whether a block in which `room` bytes are left can hold this; false for what a racing reader may come upon.

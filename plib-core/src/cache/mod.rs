@@ -24,6 +24,7 @@ mod read;
 mod remove;
 mod store;
 
+pub(crate) use fast::Words;
 pub(crate) use read::Seen;
 
 use crate::client::{Client, Op};
@@ -197,6 +198,7 @@ pub fn prefetch(at: *const u8) {
 pub(crate) struct Key {
     bytes: [MaybeUninit<u8>; 256],
     len: usize,
+    words: Words,
     pub hash: Hash,
 }
 
@@ -204,7 +206,8 @@ impl Key {
     /// Room for a key.
     #[inline(always)]
     pub const fn blank() -> Self {
-        Self { bytes: [const { MaybeUninit::uninit() }; 256], len: 0, hash: Hash(0) }
+        let words = Words { first: 0, last: 0 };
+        Self { bytes: [const { MaybeUninit::uninit() }; 256], len: 0, words, hash: Hash(0) }
     }
 
     /// Checks and copies a caller's key. In place: a key that is moved is a copy of 256 bytes.
@@ -221,22 +224,37 @@ impl Key {
         }
         self.len = key.len;
         let to: *mut u8 = self.bytes.as_mut_ptr().cast();
-        if key.len >= 8 && key.len <= 16 {
+        if Words::hold(key.len) {
             // The usual key: read once into two registers, which are hashed and kept.
-            // SAFETY: the caller grants key.len >= 8 readable bytes; 16 fit in 256.
-            let (first, last) = unsafe { (user::load8(key.ptr), user::load8(key.ptr.add(key.len - 8))) };
-            // SAFETY: as above.
+            // SAFETY: the caller grants key.len readable bytes; 16 fit in 256.
             unsafe {
-                user::store8(to, first);
-                user::store8(to.add(key.len - 8), last);
+                self.words = Words::read(key.ptr, key.len);
+                user::store8(to, self.words.first);
+                user::store8(to.add(key.len - 8), self.words.last);
             }
-            self.hash = hash_words(op.heap.secret(), first, last, key.len);
+            self.hash = hash_words(op.heap.secret(), self.words.first, self.words.last, key.len);
         } else {
             // SAFETY: the caller grants key.len readable bytes; 250 fit in 256.
             unsafe { user::copy(to, key.ptr, key.len) };
             self.hash = hash(op.heap.secret(), self.bytes());
         }
         Ok(())
+    }
+
+    /// Whether the `len` bytes at `at`, which may change meanwhile, are this key.
+    ///
+    /// # Safety
+    /// They are readable, as many as the key has.
+    #[inline(always)]
+    pub unsafe fn is_at(&self, at: *const u8) -> bool {
+        // SAFETY: passed on; our own copy has as many bytes.
+        unsafe {
+            if Words::hold(self.len) {
+                self.words.are_at(at, self.len)
+            } else {
+                user::equal(self.bytes().as_ptr(), at, self.len)
+            }
+        }
     }
 
     /// The key's bytes.

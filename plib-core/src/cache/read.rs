@@ -157,6 +157,24 @@ impl<'c> Op<'c> {
     /// `name` (the key) is readable, `out` writable.
     #[inline]
     pub unsafe fn get(&self, name: In, out: Out) -> Result<Got, Status> {
+        let protected = self.heap.protected();
+        if Words::hold(name.len) && protected.admits(name.ptr, name.len) && protected.admits(out.ptr, out.len) {
+            // SAFETY: the caller grants the key, whose length two words hold.
+            let words = unsafe { Words::read(name.ptr, name.len) };
+            let hash = hash_words(self.heap.secret(), words.first, words.last, name.len);
+            // SAFETY: `get_fast` shows as many readable bytes as the key has.
+            let got = self.get_fast(hash, name.len, out, |at| unsafe { words.are_at(at, name.len) });
+            if let Some(got) = got {
+                return Ok(got);
+            }
+        }
+        // SAFETY: passed on.
+        unsafe { self.get_named(name, out) }
+    }
+
+    /// The same for any key.
+    #[inline(never)]
+    unsafe fn get_named(&self, name: In, out: Out) -> Result<Got, Status> {
         let mut key = Key::blank();
         // SAFETY: passed on.
         unsafe { key.read(self, name)? };
@@ -169,7 +187,8 @@ impl<'c> Op<'c> {
     /// get with a private key and a checked buffer.
     #[inline(always)]
     pub fn get_copied(&self, key: &Key, out: Out) -> Result<Got, Status> {
-        match self.get_fast(key, out) {
+        // SAFETY: `get_fast` shows as many readable bytes as the key has.
+        match self.get_fast(key.hash, key.bytes().len(), out, |at| unsafe { key.is_at(at) }) {
             Some(got) => Ok(got),
             None => self.get_any(key, out),
         }

@@ -82,6 +82,13 @@ impl Meta {
         self.0 & STATE == 2
     }
 
+    /// Whether the block is live and was stored under the flush word `flush`, which has no deadline.
+    #[inline(always)]
+    pub const fn is_live_under(self, flush: u64) -> bool {
+        // A flush word with a deadline is larger than any epoch.
+        (self.0 & !FREQUENCY) as u32 as u64 == flush << TAIL_SHIFT | 2
+    }
+
     /// Whose a claimed block is.
     #[inline]
     pub const fn owner(self) -> Owner {

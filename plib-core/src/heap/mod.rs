@@ -80,6 +80,8 @@ pub struct Heap {
     base: *mut u8,
     geometry: Geometry,
     secret: Secret,
+    /// Where the last block may start, counted from the first superblock.
+    last_block: u64,
 }
 
 // SAFETY: the mapping is shared between processes in the first place; all access to it is by atomics or racing copies.
@@ -108,7 +110,7 @@ impl Heap {
         if (len as u64) < geometry.size {
             return Err(Fault::new(Status::Invalid, "mapping", geometry.size, len as u64));
         }
-        let heap = Self { base, geometry, secret: p.secret };
+        let heap = Self::over(base, geometry, p.secret);
         let hot = heap.hot();
         hot.growth.0.store(crate::index::Growth::START.0, Ordering::Relaxed);
         hot.cas.0.store(1, Ordering::Relaxed);
@@ -139,13 +141,18 @@ impl Heap {
         let words = unsafe { core::slice::from_raw_parts(base.cast::<AtomicU64>(), header::WORDS) };
         let unchecked = header::Unchecked::from_words(words);
         let geometry = unchecked.check(len as u64)?;
-        let mut heap = Self { base, geometry, secret: [0; 4] };
+        let mut heap = Self::over(base, geometry, [0; 4]);
         for (s, word) in heap.secret.iter_mut().zip(words.iter().skip(header::SECRET)) {
             *s = word.load(Ordering::Relaxed);
         }
         heap.check_boot(unchecked.state(), boot_id)?;
         crate::index::check_tables(&heap)?;
         Ok(heap)
+    }
+
+    fn over(base: *mut u8, geometry: Geometry, secret: Secret) -> Self {
+        let last_block = u64::from(geometry.superblocks) * SUPERBLOCK as u64 - SMALLEST_BLOCK as u64;
+        Self { base, geometry, secret, last_block }
     }
 
     /// A disk file that was in use when the machine stopped holds an arbitrary mixture of old and new pages.
@@ -301,10 +308,9 @@ impl Heap {
     /// four words of a `Block` are inside the mapping.
     #[inline(always)]
     pub(crate) fn block(&self, unit: u64) -> Option<Block> {
-        let offset = (unit.wrapping_mul(UNIT as u64)).wrapping_sub(self.geometry.superblocks_offset);
-        let s = offset / SUPERBLOCK as u64;
-        let fits = offset % SUPERBLOCK as u64 <= (SUPERBLOCK - SMALLEST_BLOCK) as u64 && unit >> 36 == 0;
-        (s < u64::from(self.geometry.superblocks) && fits).then_some(Block { unit, superblock: s as u32 })
+        let unit = unit & ((1 << 36) - 1);
+        let offset = (unit * UNIT as u64).wrapping_sub(self.geometry.superblocks_offset);
+        (offset <= self.last_block).then_some(Block { unit, superblock: (offset / SUPERBLOCK as u64) as u32 })
     }
 
     /// Block `i` of superblock `s` when cut into blocks of `class`. (A hint may name superblocks that are none: kept inside.)
