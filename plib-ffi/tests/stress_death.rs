@@ -19,6 +19,8 @@ use support::{report, scaled, wait_until};
 const RECORD_KEYS: usize = 40;
 const NUMBER_KEYS: usize = 8;
 const KEYS: usize = RECORD_KEYS + NUMBER_KEYS;
+/// Most small items of each worker besides; many buckets' worth.
+const GROWN_MAX: u64 = 20_000;
 /// Most changes that may be under way in one worker: the members of its batches.
 const PENDING: usize = 6;
 
@@ -26,6 +28,7 @@ const PENDING: usize = 6;
 const PROGRESS: usize = 0;
 const GROWN: usize = 1;
 const BUSY: usize = 2;
+const SHRINKING: usize = 3;
 const STATES: usize = 8;
 const PLANS: usize = STATES + KEYS;
 const JOURNAL: usize = PLANS + PENDING * 2;
@@ -204,13 +207,27 @@ impl Worker<'_> {
         }
     }
 
-    /// Small items in order, so that the index grows while processes die.
-    fn grow(&mut self) {
+    /// Small items in order, up to a number and down again, so that the index grows and chains
+    /// come and go while processes die.
+    fn grow_or_shrink(&mut self) {
         let n = self.journal.get(GROWN);
-        let name = grown_name(self.me, n);
-        match self.cache.set(&name, &piece(&name, n + 1, 0, 0), 0, 0) {
-            Ok(_) => self.journal.put(GROWN, n + 1),
-            Err(e) => assert_eq!(e.status(), Status::Busy, "grow: {e}"),
+        match self.journal.get(SHRINKING) {
+            0 if n == GROWN_MAX => self.journal.put(SHRINKING, 1),
+            1 if n == 0 => self.journal.put(SHRINKING, 0),
+            0 => {
+                let name = grown_name(self.me, n);
+                match self.cache.set(&name, &piece(&name, n + 1, 0, 0), 0, 0) {
+                    Ok(_) => self.journal.put(GROWN, n + 1),
+                    Err(e) => assert_eq!(e.status(), Status::Busy, "grow: {e}"),
+                }
+            }
+            _ => {
+                self.journal.put(GROWN, n - 1);
+                match self.cache.delete(&grown_name(self.me, n - 1)) {
+                    Ok(_) => {}
+                    Err(e) => assert_eq!(e.status(), Status::Busy, "shrink: {e}"),
+                }
+            }
         }
     }
 
@@ -218,6 +235,32 @@ impl Worker<'_> {
         let worker = self.rng.below(workers as u64) as usize;
         let key = self.rng.below(KEYS as u64) as usize;
         seen(&self.cache, &key_name(worker, key), key >= RECORD_KEYS);
+    }
+}
+
+/// Fills a heap that is much too small with values of all sizes, by all kinds of stores.
+fn filler(link: &mut Link, args: &[String]) {
+    let cache = Cache::open(&args[0]).expect("open");
+    let mut rng = Rng::new(args[1].parse().unwrap());
+    link.signal();
+    for n in 0.. {
+        let name = format!("full/{}", rng.below(3_000)).into_bytes();
+        let value = piece(&name, n, 0, rng.size(600_000));
+        let outcome = match rng.below(12) {
+            0 => cache.append(&name, &piece(&name, n, 1, 100)).map(drop),
+            1 => cache.delete(&name).map(drop),
+            2 => cache.add(&name, &value, 0, 0).map(drop),
+            3 => cache.increment_or(b"full/number", 1, 1, 0).map(drop),
+            4 => cache.touch(&name, -1).map(drop),
+            _ => cache.set(&name, &value, 0, 0).map(drop),
+        };
+        match outcome.map_err(|e| (e.status(), e)) {
+            Ok(()) | Err((Status::NotStored | Status::Busy | Status::TooLarge, _)) => {}
+            Err((_, e)) => panic!("operation {n}, {} bytes: {e}", value.len()),
+        }
+        if let Some(item) = cache.get(&name).expect("get") {
+            record::read(&name, &item.value).unwrap_or_else(|e| panic!("{e}"));
+        }
     }
 }
 
@@ -236,7 +279,7 @@ fn worker(link: &mut Link, args: &[String]) {
             0..10 => worker.change_record(),
             10..13 => worker.change_number(),
             13 => worker.change_batch(),
-            14..16 => worker.grow(),
+            14..16 => worker.grow_or_shrink(),
             _ => worker.read_someone(workers),
         }
         page.word(me * JOURNAL + PROGRESS).fetch_add(1, Relaxed);
@@ -246,7 +289,7 @@ fn worker(link: &mut Link, args: &[String]) {
 #[test]
 #[ignore = "entry point of the child processes"]
 fn child() {
-    support::child::enter(&[("worker", worker)]);
+    support::child::enter(&[("worker", worker), ("filler", filler)]);
 }
 
 fn start(heap: &Path, page: &Path, me: usize, workers: usize, seed: u64) -> Child {
@@ -261,6 +304,8 @@ fn start(heap: &Path, page: &Path, me: usize, workers: usize, seed: u64) -> Chil
 /// The journal then says what is so. Returns how many changes were under way.
 fn audit(cache: &Cache, page: &Page, worker: usize, when: &str) -> u64 {
     let journal = Journal::new(page, worker);
+    let evictions = cache.stats().expect("stats").evictions;
+    assert_eq!(evictions, 0, "{when}: the heap is too small for this test");
     let mut under_way = 0;
     for key in 0..KEYS {
         let now = seen(cache, &key_name(worker, key), key >= RECORD_KEYS);
@@ -316,6 +361,9 @@ fn survivors_go_on_after_a_kill() {
             });
         }
         crew[victim] = start(&heap.path, &page_path, victim, workers, round + 100);
+        if round % 1_000 == 999 {
+            report(format_args!("{} kills so far, {recovered} contexts recovered", round + 1));
+        }
     }
     let steps: u64 = (0..workers).map(|w| progress(&page, w)).sum();
     let busy: u64 = (0..workers).map(|w| Journal::new(&page, w).get(BUSY)).sum();
@@ -326,7 +374,6 @@ fn survivors_go_on_after_a_kill() {
     report(format_args!(
         "{kills} kills in {steps} operations: {under_way} changes under way, {recovered} contexts recovered, {busy} busy"
     ));
-    assert_eq!(heap.cache.stats().unwrap().evictions, 0, "the heap was too small for this test");
     assert!(steps > kills * 20, "too little was done");
 }
 
@@ -398,4 +445,57 @@ fn nobody_waits_for_a_stopped_process() {
     heap.check("at the end");
     audit_all(&heap.cache, &page, workers, "at the end");
     report(format_args!("{stops} stops: slowest read and touch {slowest:?}, {busy} busy"));
+}
+
+/// Flushes, then stores the smallest items over and over until the heap holds `wanted` of them, as
+/// memory moves to their class; how many it holds then, and after how many stores.
+fn refill(cache: &Cache, wanted: u64) -> (u64, u64) {
+    cache.flush_all(0).expect("flush");
+    let mut held = 0;
+    for round in 1..=40 {
+        for n in 0..200_000 {
+            cache.set(format!("{n:08}").as_bytes(), b"8 bytes.", 0, 0).expect("set");
+        }
+        held = cache.stats().expect("stats").curr_items;
+        if held >= wanted {
+            return (held, round * 200_000);
+        }
+    }
+    (held, 40 * 200_000)
+}
+
+#[test]
+fn the_dead_leave_no_memory_behind() {
+    let kills = scaled(80, 10_000);
+    let heap = TestHeap::new(8 << 20);
+    let (fresh, _) = refill(&TestHeap::new(8 << 20).cache, 1);
+    let mut rng = Rng::new(17);
+    let mut seed = 0;
+    let mut next = || {
+        seed += 1;
+        let mut child = spawn("filler", &[heap.path_text(), &format!("{seed}")]);
+        child.link.await_signal();
+        child
+    };
+    let mut crew = [next(), next()];
+    let mut recovered = 0;
+    for round in 0..kills {
+        std::thread::sleep(Duration::from_micros(500 + rng.below(15_000)));
+        let victim = rng.below(2) as usize;
+        assert!(crew[victim].is_running(), "a worker died by itself in round {round}");
+        crew[victim].kill();
+        recovered += u64::from(heap.cache.reap().expect("reap"));
+        heap.check(&format!("round {round}"));
+        crew[victim] = next();
+    }
+    crew.iter_mut().for_each(Child::kill);
+    recovered += u64::from(heap.cache.reap().expect("reap"));
+    heap.check("at the end");
+    let (after, stores) = refill(&heap.cache, fresh * 9 / 10);
+    let found = heap.check("after filling it again");
+    report(format_args!(
+        "{kills} kills in a full heap, {recovered} contexts recovered; of {fresh} small items it holds {after} after {stores} stores"
+    ));
+    assert_eq!(found.summary.claimed_blocks, 0, "the dead still hold blocks");
+    assert!(after * 10 >= fresh * 9, "memory was lost: {after} of {fresh} items");
 }
