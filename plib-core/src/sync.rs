@@ -57,6 +57,7 @@ mod model {
         static NEXT: Cell<usize> = const { Cell::new(0) };
     }
 
+    /// A word of a model, with the methods of core's that the crate uses.
     #[derive(Debug)]
     pub struct AtomicU64 {
         word: Inner,
@@ -64,6 +65,7 @@ mod model {
         marks: [AtomicBool; THREADS],
     }
 
+    #[allow(missing_docs, reason = "they are core's")]
     impl AtomicU64 {
         pub fn new(value: u64) -> Self {
             Self {

@@ -31,6 +31,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Runs `model` in every order of its threads' steps and with every value that a load may give; `preemptions` bounds how often
 /// a thread is interrupted where it need not be (None: no bound). Says how many executions that were.
 fn explore(preemptions: Option<usize>, model: impl Fn() + Send + Sync + 'static) {
+    let start = std::time::Instant::now();
     let runs = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&runs);
     let mut builder = loom::model::Builder::new();
@@ -42,6 +43,6 @@ fn explore(preemptions: Option<usize>, model: impl Fn() + Send + Sync + 'static)
     });
     let runs = runs.load(Ordering::Relaxed);
     let thread = std::thread::current();
-    println!("{}: {runs} executions", thread.name().unwrap_or("model"));
+    println!("{}: {runs} executions in {:?}", thread.name().unwrap_or("model"), start.elapsed());
     assert!(runs > 1, "the threads of this model do not meet");
 }

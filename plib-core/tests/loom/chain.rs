@@ -6,7 +6,7 @@ use loom::thread;
 use plib_core::client::Owner;
 use plib_core::heap::block::{self, Meta, State};
 use plib_core::index::{Lines, Slot};
-use plib_core::sync::{AtomicU64, Ordering};
+use plib_core::sync::Ordering;
 use std::sync::Arc;
 
 const KEYS: [Key; 6] = [Key::low(1), Key::low(2), Key::low(3), Key::low(4), Key::low(5), Key::low(6)];

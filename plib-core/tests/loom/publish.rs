@@ -103,6 +103,11 @@ fn follow(table: &Table, second: Second, broken: Broken) {
 
 /// A reader, the first writer and the second one.
 fn model(dies: bool, second: Second, broken: Broken) {
+    model_with(false, dies, second, broken);
+}
+
+/// The same; the reader goes the fast way if `fast`.
+fn model_with(fast: bool, dies: bool, second: Second, broken: Broken) {
     explore(Some(2), move || {
         let table = Arc::new(Table::new(0, 3));
         table.put(LOW, KEY, OLD, whole(1));
@@ -114,8 +119,10 @@ fn model(dies: bool, second: Second, broken: Broken) {
             let table = Arc::clone(&table);
             move || follow(&table, second, broken)
         });
-        let checks = Checks { slot: broken != Broken::ReaderTrustsMeta, meta: broken != Broken::ReaderTrustsSlot };
-        match table.lookup(KEY, checks) {
+        let checks =
+            Checks { slot: broken != Broken::ReaderTrustsMeta, meta: broken != Broken::ReaderTrustsSlot, growth: true };
+        let found = if fast { table.get_fast(KEY, checks) } else { table.lookup(KEY, checks) };
+        match found {
             Found::Hit([a, b]) => {
                 assert_eq!(a, b, "torn value");
                 assert!(a != 2 || !dies, "uncommitted value");
@@ -161,6 +168,13 @@ fn a_reader_never_sees_an_uncommitted_item() {
 }
 
 #[test]
+fn a_fast_reader_survives_all_that() {
+    for second in [Second::Other, Second::Same, Second::DiesUncommitted, Second::Contends] {
+        model_with(true, false, second, Broken::Nothing);
+    }
+}
+
+#[test]
 fn two_writers_of_a_key_free_all_but_one_item() {
     model(false, Second::Contends, Broken::Nothing);
 }
@@ -180,6 +194,18 @@ fn mutant_reader_without_the_slot_check() {
 #[should_panic(expected = "torn value")]
 fn mutant_reader_without_the_meta_check() {
     model(false, Second::Same, Broken::ReaderTrustsSlot);
+}
+
+#[test]
+#[should_panic(expected = "uncommitted value")]
+fn mutant_fast_reader_without_the_slot_check() {
+    model_with(true, false, Second::DiesUncommitted, Broken::ReaderTrustsMeta);
+}
+
+#[test]
+#[should_panic(expected = "torn value")]
+fn mutant_fast_reader_without_the_meta_check() {
+    model_with(true, false, Second::Same, Broken::ReaderTrustsSlot);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! | here | mirrors |
 //! | --- | --- |
 //! | `Table::probe` | `cache/read.rs` `Op::probe` with `take_out`; key and value are a word each and a pair of words |
+//! | `Table::get_fast` | `cache/fast.rs` `Op::get_fast`; None means that the shipped reader then goes the general way |
 //! | `Table::lock`, `lock_key` | `cache/lock.rs` `Op::lock`, `wait_for`, `take_over`, `lock_key` |
 //! | `Table::claim` | `claim.rs` `Op::try_claim_protected` |
 //! | `Table::set` | `cache/store.rs` `Op::commit`, `publish`, `dispose` |
@@ -122,10 +123,12 @@ pub struct Checks {
     pub slot: bool,
     /// That the block is still in the same life.
     pub meta: bool,
+    /// That the growth word is still the same; the general way is the shipped code and always looks.
+    pub growth: bool,
 }
 
 /// As `cache/read.rs` does it.
-pub const ALL: Checks = Checks { slot: true, meta: true };
+pub const ALL: Checks = Checks { slot: true, meta: true, growth: true };
 
 /// The unit of block `i`.
 pub const fn unit_of(block: usize) -> u64 {
@@ -209,6 +212,23 @@ impl Table {
     /// Looks a key up once.
     pub fn lookup(&self, key: Key, checks: Checks) -> Found<Value> {
         index::lookup(self, key.hash, |slot, word| self.probe(slot, word, key, checks))
+    }
+
+    /// Looks a key up once, in the first line only; Retry if that does not do.
+    pub fn get_fast(&self, key: Key, checks: Checks) -> Found<Value> {
+        let growth = index::growth(self);
+        let line = self.line(growth.bucket(key.hash));
+        // The shipped filter compares all tags at once, here one after the other.
+        let fits = |word: &&AtomicU64| Slot(word.load(Ordering::Relaxed)).may_be(key.hash);
+        let Some(word) = line.slots().iter().find(fits) else { return Found::Retry };
+        let slot = Slot(word.load(Ordering::Acquire));
+        if !slot.may_be(key.hash) {
+            return Found::Retry;
+        }
+        match self.probe(slot, word, key, checks) {
+            Probe::Hit(value) if !checks.growth || index::growth(self) == growth => Found::Hit(value),
+            _ => Found::Retry,
+        }
     }
 
     /// Looks a key up in a table that nobody else uses any more.
