@@ -47,18 +47,29 @@ impl<'c> Op<'c> {
         claimed
     }
 
+    /// Claims the block that the magazine gives first, if it can be had.
+    #[inline(always)]
+    pub fn claim_at_hand(&self, class: usize, record: &AtomicU64) -> Option<Claimed> {
+        let claimed = self.try_claim(self.context.magazine(class).pop()?, class, record);
+        self.unprotect_first();
+        claimed
+    }
+
     /// Claims the block at `unit` if it is a free one of `class`.
+    #[inline(always)]
     fn try_claim(&self, unit: u64, class: usize, record: &AtomicU64) -> Option<Claimed> {
         let block = self.heap.block(unit)?;
         // From the hazard on, a mover that empties the superblock sees me, or I see that it is being emptied.
         self.protect(0, block.superblock);
-        if !self.heap.descriptor(block.superblock)?.serves(class) || self.heap.number_of(block, class).is_none() {
+        // What a magazine or hint of this class names is a boundary of this class for ever.
+        if !self.heap.descriptor(block.superblock)?.serves(class) {
             return None;
         }
         self.try_claim_protected(block, class, record)
     }
 
     /// The same for a block whose superblock is known to be of the class and protected.
+    #[inline(always)]
     pub fn try_claim_protected(&self, block: Block, class: usize, record: &AtomicU64) -> Option<Claimed> {
         let word = self.heap.meta(block);
         let seen = block::load(word);
@@ -252,6 +263,18 @@ impl<'c> Op<'c> {
         match self.heap.descriptor(block.superblock)?.state().usage() {
             Use::Class(class) | Use::Draining(class) => Some(class),
             _ => None,
+        }
+    }
+
+    /// Frees an item's block of a known class, which is likely to be the next one to be filled.
+    #[inline]
+    pub fn free_in(&self, block: Block, seen: Meta, class: usize) {
+        if block::release(self.heap.meta(block), seen).is_some() {
+            // The header is near; the rest will be written.
+            for i in 1..(class::size(class) as usize / 64).min(4) {
+                crate::cache::prefetch(self.heap.bytes(block, i * 64));
+            }
+            self.offer(block, class);
         }
     }
 

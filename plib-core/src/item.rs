@@ -306,6 +306,25 @@ pub fn format_number(number: u64, text: &mut [u8; DIGITS_MAX]) -> &[u8] {
     text.get(first..).unwrap_or(&[])
 }
 
+/// Whether a number has no more digits than `width`.
+#[inline]
+pub fn fits_width(number: u64, width: usize) -> bool {
+    // From 20 digits on every 64-bit number fits.
+    TENS.get(width).is_none_or(|least| number < *least)
+}
+
+/// The powers of ten below 2^64: the least number with one digit more than its index.
+const TENS: [u64; DIGITS_MAX] = {
+    let mut tens = [1; DIGITS_MAX];
+    let mut i = 1;
+    #[allow(clippy::indexing_slicing, reason = "evaluated by the compiler")]
+    while i < DIGITS_MAX {
+        tens[i] = tens[i - 1] * 10;
+        i += 1;
+    }
+    tens
+};
+
 /// Reads a value as memcached does: decimal digits, then nothing but spaces; None for anything else or over 64 bits.
 pub fn parse_number(text: &[u8]) -> Option<u64> {
     let digits = text.iter().take_while(|b| b.is_ascii_digit()).count();
@@ -360,6 +379,12 @@ mod tests {
         }
         for text in ["", " 1", "-1", "1a", "18446744073709551616", "1 2", "99999999999999999999999"] {
             assert_eq!(parse_number(text.as_bytes()), None, "{text}");
+        }
+        for number in [0, 9, 10, 99, 100, 10u64.pow(19) - 1, 10u64.pow(19), u64::MAX] {
+            for width in 1..=20 {
+                let digits = format_number(number, &mut [0; DIGITS_MAX]).len();
+                assert_eq!(fits_width(number, width), digits <= width, "{number} {width}");
+            }
         }
         for number in [0, 7, 10, u64::MAX] {
             let mut text = [0; DIGITS_MAX];

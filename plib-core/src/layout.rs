@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! 0      4 KiB   8 KiB          16 KiB
-//! +------+-------+--------------+---------+-------------+-----------+-------+-------------+--------------------+
-//! | cold | hot   | class lines  | clients | op contexts | directory | hints | descriptors | superblocks        |
-//! | page | words | 64 B a class | 64 B    | 8 KiB each  | 4 B a     | bits  | 192 B each  | 64 KiB each        |
-//! |      |       |              | each    |             | segment   |       |             |                    |
-//! +------+-------+--------------+---------+-------------+-----------+-------+-------------+--------------------+
+//! +------+-------+--------------+---------+-------------+-----------+-------+--------+-------------+-------------+
+//! | cold | hot   | class lines  | clients | op contexts | directory | hints | states | descriptors | superblocks |
+//! | page | words | 64 B a class | 64 B    | 8 KiB each  | 4 B a     | bits  | 8 B    | 192 B each  | 64 KiB each |
+//! |      |       |              | each    |             | segment   |       | each   |             |             |
+//! +------+-------+--------------+---------+-------------+-----------+-------+--------+-------------+-------------+
 //! ```
 //!
 //! All references are numbers of 16-byte units from the start of the file (I1): the same file works at any address.
@@ -105,6 +105,7 @@ pub struct Geometry {
     pub(crate) hints_offset: u64,
     pub(crate) hint_words: u32,
     pub(crate) summary_words: u32,
+    pub(crate) states_offset: u64,
     pub(crate) descriptors_offset: u64,
     pub(crate) superblocks_offset: u64,
 }
@@ -163,7 +164,8 @@ impl Geometry {
         let contexts_offset = CLIENTS_OFFSET + round_up(u64::from(clients) * CLIENT_SIZE, PAGE);
         let directory_offset = contexts_offset + u64::from(contexts) * CONTEXT_SIZE;
         let hints_offset = directory_offset + round_up(segments * 4, PAGE);
-        let descriptors_offset = hints_offset + round_up(sets * (hint_words + summary_words) * 8, PAGE);
+        let states_offset = hints_offset + round_up(sets * (hint_words + summary_words) * 8, PAGE);
+        let descriptors_offset = states_offset + round_up(bound * 8, PAGE);
         let superblocks_offset = round_up(descriptors_offset + bound * DESCRIPTOR_SIZE, SUPERBLOCK as u64);
         Self {
             size,
@@ -178,6 +180,7 @@ impl Geometry {
             hints_offset,
             hint_words: hint_words as u32,
             summary_words: summary_words as u32,
+            states_offset,
             descriptors_offset,
             superblocks_offset,
         }

@@ -1,11 +1,15 @@
-//! The usual get in as few instructions as it takes: one candidate slot, a live inline item without expiry, no flush
-//! pending. It checks all that the general way checks; whatever is unusual goes that way from the start.
+//! The usual operations in as few instructions as they take: inline items without expiry, no flush pending, a bucket
+//! without a chain that nobody has locked. They check all that the general ways check, in the same order; whatever is
+//! unusual is left as it was and goes the general way from the start.
 //!
 //! Few instructions matter for more than their own time: the processor looks ahead a few hundred of them, so the
 //! next get's cache misses overlap with this one's if both fit.
 
 use super::*;
-use crate::index::{self, Lines};
+use crate::heap::block::BlockRef;
+use crate::heap::class;
+use crate::index::{self, Line, Lines};
+use crate::item::Pair;
 use crate::layout::ITEM_HEADER;
 use crate::stats::Counter;
 use crate::sync::fence;
@@ -102,5 +106,182 @@ impl<'c> Op<'c> {
     }
 }
 
+/// The item under a key in a locked bucket.
+struct Hit<'c> {
+    word: &'c AtomicU64,
+    block: Block,
+    meta: Meta,
+    info: Info,
+}
+
+impl<'c> Op<'c> {
+    /// Locks a key's bucket if nobody holds it, no split has come between, and it has no chain.
+    #[inline(always)]
+    fn lock_usual(&self, hash: Hash) -> Option<&'c Line> {
+        let growth = index::growth(self.heap);
+        let number = growth.bucket(hash);
+        let line = self.heap.bucket(number)?;
+        self.context.intent.bucket.store(u64::from(number) + 1, Ordering::Release);
+        if line.try_lock(self.me).is_ok() {
+            if index::growth(self.heap) == growth && line.next().is_none() {
+                return Some(line);
+            }
+            line.unlock();
+        }
+        self.context.intent.bucket.store(0, Ordering::Release);
+        None
+    }
+
+    /// Finds a key's item in a locked line.
+    #[inline(always)]
+    fn hit_in(&self, line: &'c Line, key: &Key) -> Option<Hit<'c>> {
+        let mut mask = line.matching(key.hash);
+        while let Some(word) = line.slots().get(mask.trailing_zeros() as usize) {
+            mask &= mask.wrapping_sub(1);
+            let slot = Slot(word.load(Ordering::Relaxed));
+            let Some(block) = self.heap.block(slot.unit()).filter(|_| slot.may_be(key.hash)) else { continue };
+            let info = self.heap.info(block);
+            let fits = info.key_len() == key.len && info.fits(self.heap.room(block));
+            // SAFETY: the item fits the room of its block.
+            if fits && unsafe { key.is_at(self.heap.bytes_unclamped(block, ITEM_HEADER)) } {
+                return Some(Hit { word, block, meta: block::load(self.heap.meta(block)), info });
+            }
+        }
+        None
+    }
+
+    /// Releases a bucket and clears what a usual operation put into its intent.
+    #[inline(always)]
+    fn leave_usual(&self, line: &Line) {
+        line.unlock();
+        let intent = &self.context.intent;
+        intent.old.store(0, Ordering::Release);
+        intent.new.store(0, Ordering::Release);
+        intent.bucket.store(0, Ordering::Release);
+    }
+
+    /// Frees the block of an item that no slot names any more; under its bucket's lock.
+    #[inline(always)]
+    fn free_hit(&self, hit: &Hit<'_>) {
+        if let Some(class) = class::for_size(hit.info.block_size()) {
+            self.free_in(hit.block, hit.meta, class);
+        }
+    }
+
+    /// Stores an item that never expires.
+    ///
+    /// # Safety
+    /// `value` is readable, and outside the heap.
+    #[inline(always)]
+    pub(super) unsafe fn set_usual(&self, key: &Key, value: In, flags: u32) -> Option<u64> {
+        let info = Info::new(key.hash, key.len, value.len, false);
+        let size = ITEM_HEADER + key.len + value.len;
+        let flush = self.heap.hot().flush.0.load(Ordering::Acquire);
+        if size > INLINE_MAX || flush > u64::from(block::EPOCH_MASK) {
+            return None;
+        }
+        let class = class::for_size(size)?;
+        let intent = &self.context.intent;
+        let new = self.claim_at_hand(class, &intent.new)?;
+        self.heap.times_word(new.block).store(item::times_word(flags, 0), Ordering::Relaxed);
+        self.heap.set_info(new.block, info);
+        // SAFETY: the block is mine and of a class that holds `size` bytes; the caller grants the value.
+        unsafe {
+            key.write_to(self.heap.bytes_unclamped(new.block, ITEM_HEADER));
+            user::copy_value(self.heap.bytes_unclamped(new.block, ITEM_HEADER + key.len), value.ptr, value.len);
+        }
+        let Some(line) = self.lock_usual(key.hash) else {
+            self.unclaim(new, &intent.new);
+            return None;
+        };
+        let hit = self.hit_in(line, key);
+        let (place, old_cas) = match &hit {
+            Some(hit) if hit.info.is_numeric() || hit.info.is_large() => (None, 0),
+            Some(hit) => (Some(hit.word), self.heap.cas_word(hit.block).load(Ordering::Relaxed)),
+            None => (line.slots().iter().find(|word| word.load(Ordering::Relaxed) == 0), 0),
+        };
+        let Some(place) = place else {
+            line.unlock();
+            self.unclaim(new, &intent.new);
+            intent.bucket.store(0, Ordering::Release);
+            return None;
+        };
+        let cas = self.next_cas(old_cas);
+        self.heap.cas_word(new.block).store(cas, Ordering::Relaxed);
+        if let Some(hit) = &hit {
+            intent.old.store(BlockRef::new(hit.block.unit, hit.meta.version()).0, Ordering::Release);
+        }
+        block::publish(self.heap.meta(new.block), Meta::live(flush as u32, new.meta.version()));
+        // The commit.
+        place.store(Slot::new(key.hash, new.block.unit).0, Ordering::Release);
+        match &hit {
+            Some(hit) => {
+                self.free_hit(hit);
+                self.count(Counter::Bytes, (size as u64).wrapping_sub(hit.info.item_size() as u64));
+                self.leave_usual(line);
+            }
+            None => {
+                self.leave_usual(line);
+                self.count(Counter::Items, 1);
+                self.count(Counter::Bytes, size as u64);
+                self.items_changed(1);
+                self.grow();
+            }
+        }
+        self.count(Counter::TotalItems, 1);
+        Some(cas)
+    }
+
+    /// Deletes an item.
+    #[inline(always)]
+    pub(super) fn delete_usual(&self, key: &Key) -> Option<()> {
+        let flush = self.heap.hot().flush.0.load(Ordering::Acquire);
+        let line = self.lock_usual(key.hash)?;
+        let hit = self.hit_in(line, key).filter(|hit| self.is_usual(hit, flush));
+        let Some(hit) = hit else {
+            self.leave_usual(line);
+            return None;
+        };
+        self.context.intent.old.store(BlockRef::new(hit.block.unit, hit.meta.version()).0, Ordering::Release);
+        // The commit.
+        hit.word.store(Slot::EMPTY.0, Ordering::Release);
+        self.free_hit(&hit);
+        self.leave_usual(line);
+        self.count_removed(hit.info);
+        self.count(Counter::DeleteHits, 1);
+        Some(())
+    }
+
+    /// Whether an item is alive without a look at the clock, and in one block.
+    #[inline(always)]
+    fn is_usual(&self, hit: &Hit<'_>, flush: u64) -> bool {
+        let (_, expiry) = item::times(self.heap.times_word(hit.block).load(Ordering::Relaxed));
+        hit.meta.is_live_under(flush) && expiry == 0 && !hit.info.is_large()
+    }
+
+    /// Changes a numeric item in place; the number and its cas.
+    #[inline(always)]
+    pub(super) fn arith_usual(&self, key: &Key, of: impl FnOnce(u64) -> u64) -> Option<(u64, u64)> {
+        let flush = self.heap.hot().flush.0.load(Ordering::Acquire);
+        let line = self.lock_usual(key.hash)?;
+        let changed =
+            self.hit_in(line, key).filter(|hit| hit.info.is_numeric() && self.is_usual(hit, flush)).and_then(|hit| {
+                let old = self.heap.load_pair(hit.block, hit.info)?;
+                let number = of(old.number);
+                if !item::fits_width(number, hit.info.value_len()) {
+                    return None;
+                }
+                let cas = self.next_cas(old.cas);
+                // The commit: number and cas together.
+                let done = self.heap.swap_pair(hit.block, hit.info, old, Pair { number, cas });
+                block::mark(self.heap.meta(hit.block), hit.meta);
+                done.then_some((number, cas))
+            });
+        line.unlock();
+        self.context.intent.bucket.store(0, Ordering::Release);
+        changed
+    }
+}
+
 /// No inline item ends further from its block's start.
-const INLINE_MAX: usize = crate::heap::class::size(crate::heap::class::INLINE_MAX) as usize;
+const INLINE_MAX: usize = class::size(class::INLINE_MAX) as usize;

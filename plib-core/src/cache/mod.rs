@@ -257,6 +257,23 @@ impl Key {
         }
     }
 
+    /// Copies the key into a new item.
+    ///
+    /// # Safety
+    /// `to` is writable for as many bytes as the key has.
+    #[inline(always)]
+    pub unsafe fn write_to(&self, to: *mut u8) {
+        // SAFETY: passed on; our own copy has as many bytes.
+        unsafe {
+            if Words::hold(self.len) {
+                user::store8(to, self.words.first);
+                user::store8(to.add(self.len - 8), self.words.last);
+            } else {
+                user::copy(to, self.bytes().as_ptr(), self.len);
+            }
+        }
+    }
+
     /// The key's bytes.
     #[inline(always)]
     pub fn bytes(&self) -> &[u8] {

@@ -45,6 +45,10 @@ impl<'c> Op<'c> {
         let arith = Arith { delta, decrement, initial };
         let (hits, misses) =
             if decrement { (Counter::DecrHits, Counter::DecrMisses) } else { (Counter::IncrHits, Counter::IncrMisses) };
+        if let Some(changed) = self.arith_usual(&key, |number| arith.of(number)) {
+            self.count(hits, 1);
+            return Ok(changed);
+        }
         let mut patience = Patience::new();
         loop {
             match self.arith_once(&key, arith) {
@@ -116,8 +120,7 @@ impl<'c> Op<'c> {
         }
         let old = self.heap.load_pair(item.block, info).ok_or(Status::Damaged)?;
         let number = arith.of(old.number);
-        let mut digits = [0; DIGITS_MAX];
-        if item::format_number(number, &mut digits).len() > info.value_len() {
+        if !item::fits_width(number, info.value_len()) {
             return Ok(Numbered::Replace { number, width: info.value_len(), from: item, times });
         }
         let cas = self.next_cas(old.cas);

@@ -157,19 +157,29 @@ impl<'c> Op<'c> {
     /// `name` (the key) is readable, `out` writable.
     #[inline]
     pub unsafe fn get(&self, name: In, out: Out) -> Result<Got, Status> {
-        let protected = self.heap.protected();
-        if Words::hold(name.len) && protected.admits(name.ptr, name.len) && protected.admits(out.ptr, out.len) {
-            // SAFETY: the caller grants the key, whose length two words hold.
-            let words = unsafe { Words::read(name.ptr, name.len) };
-            let hash = hash_words(self.heap.secret(), words.first, words.last, name.len);
-            // SAFETY: `get_fast` shows as many readable bytes as the key has.
-            let got = self.get_fast(hash, name.len, out, |at| unsafe { words.are_at(at, name.len) });
-            if let Some(got) = got {
-                return Ok(got);
-            }
-        }
         // SAFETY: passed on.
-        unsafe { self.get_named(name, out) }
+        match unsafe { self.get_usual(name, out) } {
+            Some(got) => Ok(got),
+            // SAFETY: passed on.
+            None => unsafe { self.get_named(name, out) },
+        }
+    }
+
+    /// get for a key of 8 to 16 bytes and a usual item.
+    ///
+    /// # Safety
+    /// As for `get`.
+    #[inline(always)]
+    pub unsafe fn get_usual(&self, name: In, out: Out) -> Option<Got> {
+        let protected = self.heap.protected();
+        if !Words::hold(name.len) || !protected.admits(name.ptr, name.len) || !protected.admits(out.ptr, out.len) {
+            return None;
+        }
+        // SAFETY: the caller grants the key, whose length two words hold.
+        let words = unsafe { Words::read(name.ptr, name.len) };
+        let hash = hash_words(self.heap.secret(), words.first, words.last, name.len);
+        // SAFETY: `get_fast` shows as many readable bytes as the key has.
+        self.get_fast(hash, name.len, out, |at| unsafe { words.are_at(at, name.len) })
     }
 
     /// The same for any key.

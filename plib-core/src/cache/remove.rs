@@ -17,7 +17,17 @@ impl<'c> Op<'c> {
     }
 
     /// delete with a private key.
+    #[inline]
     pub fn delete_copied(&self, key: &Key, cas: Option<u64>) -> Result<(), Status> {
+        if cas.is_none() && self.delete_usual(key).is_some() {
+            return Ok(());
+        }
+        self.delete_any(key, cas)
+    }
+
+    /// The same for whatever is not usual.
+    #[inline(never)]
+    fn delete_any(&self, key: &Key, cas: Option<u64>) -> Result<(), Status> {
         let bucket = self.lock_key(key.hash)?;
         let search = self.search(&bucket, key);
         let found = search.hit.and_then(|(word, slot)| Some((word, self.existing(slot)?)));

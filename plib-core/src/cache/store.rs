@@ -57,6 +57,23 @@ impl<'c> Op<'c> {
         exptime: i64,
     ) -> Result<u64, Status> {
         self.check_value(key, value)?;
+        if mode == Mode::Set && exptime == 0 {
+            self.prefetch_bucket(key.hash);
+            // SAFETY: passed on; just checked.
+            if let Some(cas) = unsafe { self.set_usual(key, value, flags) } {
+                return Ok(cas);
+            }
+        }
+        // SAFETY: passed on.
+        unsafe { self.store_any(mode, key, value, flags, exptime) }
+    }
+
+    /// The same for whatever is not usual.
+    ///
+    /// # Safety
+    /// `value` is readable, and was checked.
+    #[inline(never)]
+    unsafe fn store_any(&self, mode: Mode, key: &Key, value: In, flags: u32, exptime: i64) -> Result<u64, Status> {
         let result = match mode {
             Mode::Append => self.concat(key, value, false),
             Mode::Prepend => self.concat(key, value, true),
@@ -488,11 +505,13 @@ impl<'c> Op<'c> {
     /// Frees an item's block that no slot names any more; a large one is only made mine. Under its bucket's lock.
     #[inline]
     pub(super) fn dispose(&self, old: &Existing) -> Option<Meta> {
-        if self.heap.info(old.block).is_large() {
-            block::seize(self.heap.meta(old.block), old.meta, self.me)
-        } else {
-            self.free(old.block, old.meta);
-            None
+        let info = self.heap.info(old.block);
+        match class::for_size(info.block_size()) {
+            Some(class) if !info.is_large() => {
+                self.free_in(old.block, old.meta, class);
+                None
+            }
+            _ => block::seize(self.heap.meta(old.block), old.meta, self.me),
         }
     }
 

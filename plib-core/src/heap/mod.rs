@@ -285,9 +285,11 @@ impl Heap {
 
     /// The descriptor of superblock `s`.
     #[inline]
-    pub(crate) fn descriptor(&self, s: u32) -> Option<&Descriptor> {
-        (s < self.geometry.superblocks)
-            .then(|| self.at(self.geometry.descriptors_offset + u64::from(s) * DESCRIPTOR_SIZE))
+    pub(crate) fn descriptor(&self, s: u32) -> Option<Descriptor<'_>> {
+        (s < self.geometry.superblocks).then(|| Descriptor {
+            state: self.at(self.geometry.states_offset + u64::from(s) * 8),
+            rest: self.at(self.geometry.descriptors_offset + u64::from(s) * DESCRIPTOR_SIZE),
+        })
     }
 
     /// Bucket line `i` of index superblock `s`.

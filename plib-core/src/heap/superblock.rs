@@ -17,18 +17,26 @@ use crate::sync::{AtomicU64, Ordering};
 /// Words of free hints: enough for the 1365 blocks of the smallest class.
 pub const FREE_WORDS: usize = 22;
 
-/// One superblock's descriptor.
+/// A superblock's descriptor. The state words of all superblocks lie side by side, since every claim reads one: those of
+/// a gigabyte fit the second-level cache.
+#[derive(Clone, Copy)]
+pub struct Descriptor<'h> {
+    pub(crate) state: &'h AtomicU64,
+    pub(crate) rest: &'h Hints,
+}
+
+/// What is rarely needed of a superblock.
 #[repr(C)]
-pub struct Descriptor {
-    state: AtomicU64,
+pub struct Hints {
     /// Versions that blocks of a next life start from; written by the owner while Draining.
     floor: AtomicU64,
     /// Bit i: block i may be free. A hint.
     free: [AtomicU64; FREE_WORDS],
+    unused: AtomicU64,
 }
 
 #[cfg(not(loom))]
-const _: () = assert!(size_of::<Descriptor>() as u64 == crate::layout::DESCRIPTOR_SIZE);
+const _: () = assert!(size_of::<Hints>() as u64 == crate::layout::DESCRIPTOR_SIZE);
 
 pub(crate) const FIELDS_HASH: u64 = crate::hash::mix(FREE_WORDS as u64, 0x0001_0308_1c19);
 
@@ -87,7 +95,7 @@ impl SuperState {
     }
 }
 
-impl Descriptor {
+impl Descriptor<'_> {
     /// The state word.
     #[inline]
     pub fn state(&self) -> SuperState {
@@ -108,17 +116,17 @@ impl Descriptor {
 
     /// The version that new blocks start from.
     pub fn floor(&self) -> u32 {
-        self.floor.load(Ordering::Relaxed) as u32
+        self.rest.floor.load(Ordering::Relaxed) as u32
     }
 
     /// Raises it; by the owner of a draining superblock.
     pub fn set_floor(&self, floor: u32) {
-        self.floor.store(u64::from(floor), Ordering::Relaxed);
+        self.rest.floor.store(u64::from(floor), Ordering::Relaxed);
     }
 
     /// Notes that block `i` may be free.
     pub fn hint_free(&self, i: u32) {
-        if let Some(word) = self.free.get(i as usize / 64) {
+        if let Some(word) = self.rest.free.get(i as usize / 64) {
             word.fetch_or(1 << (i % 64), Ordering::AcqRel);
         }
     }
@@ -126,7 +134,7 @@ impl Descriptor {
     /// Notes that all blocks of `class` may be free.
     pub fn hint_all_free(&self, class: usize) {
         let mut left = class::per_superblock(class);
-        for word in &self.free {
+        for word in &self.rest.free {
             let here = left.min(64);
             word.store(if here == 64 { u64::MAX } else { (1 << here) - 1 }, Ordering::Release);
             left -= here;
@@ -135,7 +143,7 @@ impl Descriptor {
 
     /// Takes up to `most` hinted blocks out of one word; the number of the word's first block and the taken bits.
     pub fn take_free(&self, most: u32) -> Option<(u32, u64)> {
-        for (i, word) in self.free.iter().enumerate() {
+        for (i, word) in self.rest.free.iter().enumerate() {
             let mut seen = word.load(Ordering::Relaxed);
             while seen != 0 {
                 let taken = lowest_bits(seen, most);
@@ -150,7 +158,7 @@ impl Descriptor {
 
     /// Whether any block is hinted free.
     pub fn has_free_hint(&self) -> bool {
-        self.free.iter().any(|w| w.load(Ordering::Relaxed) != 0)
+        self.rest.free.iter().any(|w| w.load(Ordering::Relaxed) != 0)
     }
 }
 
