@@ -92,7 +92,7 @@ impl<'c> Op<'c> {
             if let Some(claimed) = self.claim_partial(class, record) {
                 return Ok(claimed);
             }
-            if self.take_unused(class) {
+            if self.take_unused(class) || self.take_whole(class) {
                 continue;
             }
             if let Some(claimed) = self.make_room(class, round, record) {

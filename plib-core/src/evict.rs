@@ -383,6 +383,11 @@ impl<'c> Op<'c> {
                 }
             }
         };
+        // What nobody can see any more goes before anything that lives.
+        let word = self.heap.times_word(item).load(Ordering::Relaxed);
+        if Times::new(self.client).life(self, meta, word) != Life::Alive {
+            return now;
+        }
         if block::age(self.heap.meta(item), meta) {
             return 0;
         }
@@ -404,6 +409,22 @@ impl<'c> Op<'c> {
             s = s.wrapping_add(1);
         }
         None
+    }
+
+    /// Gives `class` a superblock that is one free block of the class of whole superblocks: nothing has to be evicted.
+    pub fn take_whole(&self, class: usize) -> bool {
+        let partial = self.heap.partial(class::WHOLE);
+        for _ in 0..MOVE_TRIES {
+            let Some(s) = partial.next(0).filter(|_| class != class::WHOLE) else { return false };
+            let free = block::load(self.heap.meta(self.heap.block_in(s, class::WHOLE, 0))).state() == State::Free;
+            partial.remove(s);
+            if free && self.drain(s, class::WHOLE) {
+                self.convert(s, class);
+                self.count(Counter::SuperblocksMoved, 1);
+                return true;
+            }
+        }
+        false
     }
 
     /// A superblock for the index: unused, or taken from whichever class is idle longest.
