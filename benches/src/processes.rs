@@ -58,7 +58,7 @@ pub struct Pair {
     pub two: f64,
     /// Two over one, the median of the rounds.
     pub ratio: f64,
-    /// The smallest part of a round in which a worker had its core.
+    /// The part of the time in which a worker had its core.
     pub core_share: f64,
 }
 
@@ -117,7 +117,7 @@ pub fn measure(
 fn pair(settings: &Settings, mix: Mix, overlapping: bool, mut workers: [Worker; 2]) -> Result<Pair> {
     let seconds = settings.round_seconds.max(0.2);
     let (mut ones, mut twos, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-    let mut core_share = 1.0_f64;
+    let mut shares = Vec::new();
     // The first round warms both up and does not count.
     for round in 0..=settings.rounds {
         let [left, right] = &mut workers;
@@ -133,11 +133,10 @@ fn pair(settings: &Settings, mix: Mix, overlapping: bool, mut workers: [Worker; 
         ones.push(one);
         twos.push(two);
         ratios.push(two / one);
-        for run in [alone.0, alone.1, together.0, together.1] {
-            core_share = core_share.min(run.core_share);
-        }
+        shares.extend([alone.0, alone.1, together.0, together.1].map(|run| run.core_share));
     }
     let median = |samples| Rounds::of(samples).median;
+    let core_share = shares.iter().sum::<f64>() / shares.len() as f64;
     Ok(Pair { mix, overlapping, one: median(ones), two: median(twos), ratio: median(ratios), core_share })
 }
 
