@@ -27,6 +27,8 @@ const DONOR_TRIES: u32 = 4;
 const SAMPLES: u32 = 8;
 /// Steps of a hand that one set pays for looking at frequencies; after them any item will do.
 const PATIENT_STEPS: u64 = 1024;
+/// Free fragments that other classes leave alone: two values of 1 MiB.
+const SPARE_WHOLE: u32 = 34;
 /// Superblocks that a mover tries to empty before it gives up.
 const MOVE_TRIES: u32 = 16;
 /// How often a mover looks again at a block that is in use for the moment.
@@ -412,8 +414,12 @@ impl<'c> Op<'c> {
     }
 
     /// Gives `class` a superblock that is one free block of the class of whole superblocks: nothing has to be evicted.
+    /// Some are left for the next large value, so that it and small ones do not take them from each other in turn.
     pub fn take_whole(&self, class: usize) -> bool {
         let partial = self.heap.partial(class::WHOLE);
+        if !partial.has(SPARE_WHOLE) {
+            return false;
+        }
         for _ in 0..MOVE_TRIES {
             let Some(s) = partial.next(0).filter(|_| class != class::WHOLE) else { return false };
             let free = block::load(self.heap.meta(self.heap.block_in(s, class::WHOLE, 0))).state() == State::Free;

@@ -71,6 +71,20 @@ impl<'h> HintSet<'h> {
         before & bit(i) != 0
     }
 
+    /// Whether there are `n` members or more.
+    pub fn has(&self, n: u32) -> bool {
+        let (mut from, mut seen) = (0, 0);
+        while let Some(i) = self.at_or_after(from) {
+            let word = self.leaf(i).map_or(0, |leaf| leaf.load(Ordering::Relaxed));
+            seen += word.count_ones();
+            if seen >= n {
+                return true;
+            }
+            from = (i / 64 + 1) * 64;
+        }
+        false
+    }
+
     /// The first member at or after `from`, or the first of all; None when the set looks empty.
     pub fn next(&self, from: u32) -> Option<u32> {
         self.at_or_after(from).or_else(|| self.at_or_after(0))
@@ -134,6 +148,7 @@ mod tests {
             from = i + 1;
         }
         assert_eq!(found, [3, 64, 4095, 4096, 12_799]);
+        assert!(set.has(5) && !set.has(6));
         assert_eq!(set.next(12_800), Some(3));
         assert!(set.remove(3) && !set.remove(3));
         assert_eq!(set.next(12_800), Some(64));
