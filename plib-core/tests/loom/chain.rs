@@ -5,7 +5,7 @@ use crate::table::*;
 use loom::thread;
 use plib_core::client::Owner;
 use plib_core::heap::block::{self, Meta, State};
-use plib_core::index::{Lines, Slot};
+use plib_core::index::{Found, Lines, Probe, Slot};
 use plib_core::sync::Ordering;
 use std::sync::Arc;
 
@@ -163,6 +163,53 @@ fn dies(preemptions: usize, steps: usize, scrub: Scrub) {
     });
 }
 
+/// LOW shrinks, MOVES is replaced in its new place, and its block taken for another that is never committed; the line that
+/// left still names the block. `read` looks for MOVES all the while.
+fn leftover(read: fn(&Table) -> Found<Value>) {
+    const OLD: usize = 5;
+    const NEW: usize = 6;
+    explore(Some(2), move || {
+        let table = Arc::new(chained(false));
+        let writer = spawn(&table, |t| {
+            t.delete(t, KEYS[0], FIRST);
+            let new = t.claim(NEW, FIRST).expect("nobody else wants it");
+            t.cell(NEW).fill(MOVES, whole(20));
+            t.set(t, MOVES, NEW, new, None, true);
+            let never = t.claim(OLD, FIRST).expect("it was just freed");
+            t.cell(OLD).fill(MOVES, whole(30));
+            let _locked = t.lock(t, LOW, FIRST);
+            block::publish(&t.cell(OLD).meta, Meta::live(0, never.version()));
+        });
+        match read(&table) {
+            Found::Hit(value) => assert!(value == whole(MOVES.id) || value == whole(20), "uncommitted value"),
+            Found::Miss => panic!("missed a key that is present"),
+            Found::Retry => {}
+        }
+        writer.join().unwrap();
+        assert_eq!(table.get(MOVES), Some(whole(20)));
+    });
+}
+
+/// A lookup that does not ask for moves after a hit.
+fn look_badly(table: &Table) -> Found<Value> {
+    let mut line = table.line(LOW);
+    loop {
+        for word in line.slots() {
+            let slot = Slot(word.load(Ordering::Acquire));
+            if slot.may_be(MOVES.hash) {
+                match table.probe(slot, word, MOVES, ALL) {
+                    Probe::Hit(value) => return Found::Hit(value),
+                    _ => return Found::Retry,
+                }
+            }
+        }
+        match line.next().and_then(|unit| table.chain(unit)) {
+            Some(next) => line = next,
+            None => return Found::Retry,
+        }
+    }
+}
+
 /// The deaths of somebody who deletes the first item.
 fn all_deaths() -> Vec<(usize, bool)> {
     deaths(FIRST, || chained(false), |table, lines| table.delete(lines, KEYS[0], FIRST))
@@ -201,6 +248,17 @@ fn a_dead_mover_hides_no_item() {
     for (steps, twice) in all_deaths() {
         dies(if twice { 2 } else { 1 }, steps, Scrub::Shipped);
     }
+}
+
+#[test]
+fn a_reader_in_a_line_that_left_trusts_no_leftover() {
+    leftover(|table| table.lookup(MOVES, ALL));
+}
+
+#[test]
+#[should_panic(expected = "uncommitted value")]
+fn mutant_hit_without_a_look_at_the_moves() {
+    leftover(look_badly);
 }
 
 #[test]

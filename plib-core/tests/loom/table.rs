@@ -373,7 +373,8 @@ impl Table {
         self.takeovers.load(Ordering::Relaxed)
     }
 
-    /// How many slot words of bucket `number`'s chain name an item, and how many of them belong elsewhere or stand twice.
+    /// How many slot words of bucket `number`'s chain name an item, and how much is wrong: items that belong elsewhere or stand
+    /// twice, linked lines that recovery would take for free.
     pub fn census(&self, number: u32) -> (usize, usize) {
         let mut line = self.line(number);
         let (mut units, mut wrong) = (Vec::new(), 0);
@@ -387,7 +388,10 @@ impl Table {
                 }
             }
             match line.next() {
-                Some(unit) => line = self.chain(unit).unwrap(),
+                Some(unit) => {
+                    line = self.chain(unit).unwrap();
+                    wrong += usize::from(!block::load(line.meta()).is_live());
+                }
                 None => return (units.len(), wrong),
             }
         }
