@@ -4,6 +4,7 @@
 mod support;
 
 use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::fence;
 
 use plib::{Cache, Error, Status};
 use plib_model::history::{Content, Did, Event, Swapped, appended, explain};
@@ -19,8 +20,17 @@ const OPS: usize = 24;
 /// Keys of one round; each is new, so that a history begins with nothing.
 const KEYS: usize = 2;
 
-/// A clock that all processes share, in ns.
+/// A clock that all processes share, in ns, read between fences: a store may stay in the processor's
+/// store buffer for some 100 ns after its operation returned. Nobody but a clock can tell, since what
+/// the process says to others by memory waits in the same buffer.
 fn clock() -> u64 {
+    fence(SeqCst);
+    let now = read_clock();
+    fence(SeqCst);
+    now
+}
+
+fn read_clock() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `now` is a place for the time.
     assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) }, 0);
@@ -118,6 +128,11 @@ fn recorder(link: &mut Link, args: &[String]) {
         let keys: Vec<_> = (0..KEYS).map(|k| format!("{round}/{k}").into_bytes()).collect();
         recorder.seen = [(0, 0); KEYS];
         let mut events = vec![Vec::new(); KEYS];
+        if me == 0 && round > 1 {
+            // Nobody uses these keys any more; an eviction would have no explanation.
+            let old: Vec<_> = (0..KEYS).map(|k| format!("{}/{k}", round - 2)).collect();
+            recorder.cache.delete_many(&old).expect("delete");
+        }
         meet(&page, round);
         while events.iter().any(|events| events.len() < OPS) {
             let place = recorder.rng.below(KEYS as u64) as usize;
@@ -161,14 +176,18 @@ fn histories(name: &str, rounds: u64, words: usize) {
         for (key, mut history) in histories.into_iter().enumerate() {
             history.sort_by_key(|event| event.start);
             overlaps += history.windows(2).filter(|pair| pair[1].start < pair[0].end).count();
-            explain(&history).unwrap_or_else(|e| panic!("{name}: key {round}/{key}: {e}"));
+            explain(&history).unwrap_or_else(|e| {
+                let evictions = heap.cache.stats().unwrap().evictions;
+                panic!("{name}: key {round}/{key}, {evictions} evictions: {e}")
+            });
         }
     }
     children.into_iter().for_each(|child| child.finish(60));
     heap.check(name);
+    assert_eq!(heap.cache.stats().unwrap().evictions, 0, "the heap is too small for this test");
     let histories = rounds * KEYS as u64;
     report(format_args!("{name}: {histories} histories explained, {overlaps} overlapping pairs"));
-    assert!(overlaps as u64 > histories / 2, "the processes hardly met");
+    assert!(overlaps > 100, "the processes hardly met");
 }
 
 #[test]

@@ -87,13 +87,7 @@ pub fn explain(events: &[Event]) -> Result<(), String> {
     if search.extend(0, 0) {
         return Ok(());
     }
-    let (done, content) = search.best_at;
-    let left: Vec<_> = (0..events.len()).filter(|i| done >> i & 1 == 0).map(|i| events[i]).collect();
-    Err(format!(
-        "{} of {} events have an order that leaves {content:#x}; then none of {left:#?} fits",
-        search.best,
-        events.len()
-    ))
+    Err(search.told())
 }
 
 struct Search<'a> {
@@ -104,6 +98,25 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
+    /// How far the best try came, and the events around the one that did not fit.
+    fn told(&self) -> String {
+        use std::fmt::Write;
+        let (done, content) = self.best_at;
+        let mut text = format!(
+            "{} of {} events have an order, which leaves {content:#x}; around the first that does not fit:",
+            self.best,
+            self.events.len()
+        );
+        let stuck = (0..self.events.len()).find(|i| done >> i & 1 == 0).unwrap_or(0);
+        let zero = self.events.first().map_or(0, |event| event.start);
+        for (i, event) in self.events.iter().enumerate().skip(stuck.saturating_sub(14)).take(24) {
+            let mark = if done >> i & 1 == 1 { "fits" } else { "left" };
+            let (start, end) = (event.start - zero, event.end - zero);
+            let _ = write!(text, "\n  {mark} {start}..{end} {:x?}", event.did);
+        }
+        text
+    }
+
     /// Whether the events that are not in `done` can follow on `content`.
     fn extend(&mut self, done: u128, content: Content) -> bool {
         if done.count_ones() as usize == self.events.len() {
