@@ -1,7 +1,7 @@
 //! fsck: every invariant of a heap, checked while others go on working.
 //!
 //! What a bucket's lock protects is checked under that lock. What can only be told of a heap at rest (that every chain line
-//! is linked, that the counters add up) is checked when no other client is alive.
+//! is linked, that nobody holds the right to reserve) is checked when no other client is alive.
 
 use crate::client::Op;
 use crate::hash::hash;

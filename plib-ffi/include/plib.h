@@ -482,8 +482,11 @@ plib_status_t plib_decr_init(plib_t *cache,
 // `key` is readable for its length.
 plib_status_t plib_touch(plib_t *cache, const void *key, size_t key_len, int64_t exptime);
 
-// Makes every item that is there now vanish, at once or `delay` seconds from now (above 30 days: at that unix time).
-plib_status_t plib_flush_all(plib_t *cache, int64_t delay);
+// Makes every item vanish that is stored before now, or before `delay` seconds from now (above 30 days: that unix time).
+//
+// Until then the items stay; a later call replaces a delay that has not passed.
+plib_status_t plib_flush_all(plib_t *cache,
+                             int64_t delay);
 
 // Many gets, each with its own status. Faster than one by one: all their memory is asked for at once.
 //

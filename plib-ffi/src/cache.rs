@@ -367,8 +367,8 @@ impl Cache {
         found(touched.map_err(|status| (status, inside, key)))
     }
 
-    /// Makes every item that is there now vanish, at once or `delay` seconds from now (an exptime: above 30 days it is
-    /// an absolute time).
+    /// Makes every item vanish that is stored before now, or before `delay` seconds from now (an exptime: above 30 days it
+    /// is an absolute time). Until then the items stay; a later call replaces a delay that has not passed.
     ///
     /// # Errors
     /// [`Error::Busy`].

@@ -24,7 +24,7 @@ pub struct Entry {
 
 /// An iterator over a heap's items.
 ///
-/// An item that is there from before the scan to its end is given at least once; one that comes or goes meanwhile may be
+/// An item that is there from before the scan to its end is given once; one that comes or goes meanwhile may be
 /// given or not. No lock is held between items.
 #[derive(Debug)]
 pub struct Scan<'c> {

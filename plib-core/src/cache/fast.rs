@@ -176,8 +176,7 @@ impl<'c> Op<'c> {
     pub(super) unsafe fn set_usual(&self, key: &Key, value: In, flags: u32) -> Option<u64> {
         let info = Info::new(key.hash, key.len, value.len, false);
         let size = ITEM_HEADER + key.len + value.len;
-        let flush = self.heap.hot().flush.0.load(Ordering::Acquire);
-        if size > INLINE_MAX || flush > u64::from(block::EPOCH_MASK) {
+        if size > INLINE_MAX {
             return None;
         }
         let class = class::for_size(size)?;
@@ -200,7 +199,9 @@ impl<'c> Op<'c> {
             Some(hit) => (Some(hit.word), self.heap.cas_word(hit.block).load(Ordering::Relaxed)),
             None => (line.slots().iter().find(|word| word.load(Ordering::Relaxed) == 0), 0),
         };
-        let Some(place) = place else {
+        // Under the lock: an item that replaces another must not be of an older epoch than that one.
+        let flush = self.heap.hot().flush.0.load(Ordering::Acquire);
+        let Some(place) = place.filter(|_| flush <= u64::from(block::EPOCH_MASK)) else {
             line.unlock();
             self.unclaim(new, &intent.new);
             intent.bucket.store(0, Ordering::Release);

@@ -216,7 +216,8 @@ impl<'c> Op<'c> {
                     block::mark(self.heap.meta(block), seen.meta);
                 }
                 self.unprotect();
-                self.count(Counter::GetHits, 1);
+                // One that did not fit is asked for again.
+                self.count(Counter::GetHits, u64::from(seen.got.copied));
                 Ok(seen.got)
             }
             None => {

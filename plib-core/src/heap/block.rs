@@ -86,7 +86,7 @@ impl Meta {
     #[inline(always)]
     pub const fn is_live_under(self, flush: u64) -> bool {
         // A flush word with a deadline is larger than any epoch.
-        (self.0 & !FREQUENCY) as u32 as u64 == flush << TAIL_SHIFT | 2
+        self.is_live() && self.epoch() as u64 == flush
     }
 
     /// Whose a claimed block is.

@@ -408,7 +408,9 @@ pub unsafe extern "C" fn plib_touch(
     })
 }
 
-/// Makes every item that is there now vanish, at once or `delay` seconds from now (above 30 days: at that unix time).
+/// Makes every item vanish that is stored before now, or before `delay` seconds from now (above 30 days: that unix time).
+///
+/// Until then the items stay; a later call replaces a delay that has not passed.
 #[unsafe(no_mangle)]
 pub extern "C" fn plib_flush_all(cache: *mut plib_t, delay: i64) -> plib_status_t {
     call(cache, |inside| {

@@ -99,7 +99,7 @@ impl Diagnosis {
     }
 }
 
-/// The tiers of ARCHITECTURE.md section 6 with what each needs.
+/// The isolation tiers (docs/design.md) with what each needs.
 fn tiers() -> Vec<Tier> {
     let keys = machine::protection_keys();
     let sealing = machine::kernel_version() >= (6, 12);
