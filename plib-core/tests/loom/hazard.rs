@@ -108,14 +108,17 @@ impl Model {
 
     fn claim(&self, broken: Broken) {
         self.protect(1, broken);
+        let mut mine = None;
         if broken == Broken::NoServesCheck || self.descriptor.load(Ordering::Acquire) == CLASS {
             self.touch();
-            if let Some(mine) = self.table.claim(FREE, owner(2)) {
-                self.touch();
-                block::release(&self.table.cell(FREE).meta, mine).expect("nobody takes what I claimed");
-            }
+            mine = self.table.claim(FREE, owner(2));
         }
         self.unprotect(1);
+        // What is claimed needs no hazard: a mover that finds it gives up.
+        if let Some(mine) = mine {
+            self.touch();
+            block::release(&self.table.cell(FREE).meta, mine).expect("nobody takes what I claimed");
+        }
     }
 
     /// Whether no hazard names the superblock.
