@@ -147,7 +147,7 @@ impl Cache {
     ///
     /// # Errors
     /// [`Error::TooSmall`] says how many bytes are needed; `buf` then holds nothing of use.
-    #[inline]
+    #[inline(always)]
     pub fn get_into(&self, key: &[u8], buf: &mut [u8]) -> Result<Option<ItemInfo>, Error> {
         let mut inside = self.enter()?;
         // Returned from here, and not together with the other answers below: those come through memory.

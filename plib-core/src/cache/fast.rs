@@ -52,7 +52,8 @@ impl Words {
 }
 
 impl<'c> Op<'c> {
-    /// Gets the item of a key with this hash and length if all is as usual. `is_key` compares `len` bytes with the key.
+    /// Gets the item of a key with this hash and length if all is as usual. `is_key` compares `len` bytes that it is shown
+    /// inside the heap with the key.
     /// `out` is outside the heap.
     #[inline(always)]
     pub(super) fn get_fast(
@@ -67,10 +68,12 @@ impl<'c> Op<'c> {
         let line = heap.bucket(growth.bucket(hash))?;
         let word = line.slots().get(line.matching(hash).trailing_zeros() as usize)?;
         let slot = Slot(word.load(Ordering::Acquire));
-        let block = heap.block(slot.unit()).filter(|_| slot.may_be(hash))?;
+        // Whether the tag still fits does not matter: the key is compared, and the slot word read again.
+        let block = heap.block(slot.unit()).filter(|_| slot.is_item())?;
+        let at = heap.start_of(block);
         // Where the value starts is only known from the header: ask for what follows it meanwhile.
-        prefetch(heap.bytes(block, 64));
-        prefetch(heap.bytes(block, 128));
+        prefetch(at.wrapping_add(64));
+        prefetch(at.wrapping_add(128));
         self.protect(0, block.superblock);
         if word.load(Ordering::Acquire) != slot.0 {
             return None;
@@ -83,14 +86,14 @@ impl<'c> Op<'c> {
         let (flags, expiry) = item::times(times);
         let flush = heap.hot().flush.0.load(Ordering::Acquire);
         let value_at = ITEM_HEADER + len;
-        let room = heap.room(block).min(INLINE_MAX);
-        let usual = meta.is_live_under(flush) && expiry == 0 && value_at + value_len <= room && value_len <= out.len;
-        // SAFETY: header, key and value lie within the room of the block.
-        if !usual || !is_key(unsafe { heap.bytes_unclamped(block, ITEM_HEADER) }) {
+        let end = value_at + value_len;
+        let fits = end <= INLINE_MAX && end <= heap.room(block);
+        let usual = meta.is_live_under(flush) && expiry == 0 && fits && value_len <= out.len;
+        if !usual || !is_key(at.wrapping_add(ITEM_HEADER)) {
             return None;
         }
-        // SAFETY: as above; the caller granted `out`.
-        unsafe { user::copy_value(out.ptr, heap.bytes_unclamped(block, value_at), value_len) };
+        // SAFETY: header, key and value lie within the room of the block; the caller granted `out`.
+        unsafe { user::copy_value(out.ptr, at.wrapping_add(value_at), value_len) };
         // All that was read of the item was read before these loads.
         fence(Ordering::Acquire);
         let unchanged = block::load(meta_word).identity() == meta.identity()

@@ -76,8 +76,10 @@ impl<'c> Op<'c> {
         let meta_word = self.heap.meta(block);
         let meta = block::load(meta_word);
         if !meta.is_live() {
-            // A slot word names only live blocks, and is cleared before one is freed: if it still does, it is damaged.
-            return if word.load(Ordering::Acquire) == slot.0 { Probe::Other } else { Probe::Retry };
+            // A slot word names only live blocks: if it still does and the block is still the same, it is damaged. (The
+            // word alone may be back for a later life of the block.)
+            let same = word.load(Ordering::Acquire) == slot.0 && block::load(meta_word).identity() == meta.identity();
+            return if same { Probe::Other } else { Probe::Retry };
         }
         let info = self.heap.info(block);
         let unchanged = || {
@@ -172,7 +174,7 @@ impl<'c> Op<'c> {
     #[inline(always)]
     pub unsafe fn get_usual(&self, name: In, out: Out) -> Option<Got> {
         let protected = self.heap.protected();
-        if !Words::hold(name.len) || !protected.admits(name.ptr, name.len) || !protected.admits(out.ptr, out.len) {
+        if !Words::hold(name.len) || !protected.admits_short(name.ptr) || !protected.admits(out.ptr, out.len) {
             return None;
         }
         // SAFETY: the caller grants the key, whose length two words hold.

@@ -352,6 +352,13 @@ impl Heap {
         unsafe { self.base.add((block.unit as usize * UNIT + offset).min(self.geometry.size as usize - 1)) }
     }
 
+    /// A block's first byte.
+    #[inline(always)]
+    pub(crate) fn start_of(&self, block: Block) -> *mut u8 {
+        // SAFETY: a `Block` is inside the mapping.
+        unsafe { self.base.add(block.unit as usize * UNIT) }
+    }
+
     /// The same for an offset that was compared with the block's room.
     ///
     /// # Safety
