@@ -98,8 +98,8 @@ struct Job<'a> {
 
 impl Job<'_> {
     fn phase(&self, name: &str, heap_bytes: u64, may_miss: bool) -> Result<Phase> {
-        // A heap takes items up to a quarter of its own size.
-        let item_size_max = ITEM_SIZE_MAX.min(heap_bytes / 4) as u32;
+        // A heap takes items up to a quarter of its superblocks, which are a little less than its size.
+        let item_size_max = ITEM_SIZE_MAX.min(heap_bytes / 5) as u32;
         let id = process::id();
         let kind = if may_miss { "tenth" } else { "all" };
         let heap = OwnHeap::create(&format!("file-cache-{kind}-{id}"), heap_bytes, item_size_max)?;
