@@ -61,8 +61,10 @@ impl<'c> Op<'c> {
         let block = self.heap.block(unit)?;
         // From the hazard on, a mover that empties the superblock sees me, or I see that it is being emptied.
         self.protect(0, block.superblock);
-        // What a magazine or hint of this class names is a boundary of this class for ever.
-        if !self.heap.descriptor(block.superblock)?.serves(class) {
+        // What a magazine or hint of this class names is a boundary of this class for ever; in a damaged heap, at least
+        // nothing is written outside the superblock.
+        let fits = self.heap.room(block) >= class::size(class) as usize;
+        if !fits || !self.heap.descriptor(block.superblock)?.serves(class) {
             return None;
         }
         self.try_claim_protected(block, class, record)

@@ -422,12 +422,19 @@ impl<'c> Op<'c> {
         }
         for _ in 0..MOVE_TRIES {
             let Some(s) = partial.next(0).filter(|_| class != class::WHOLE) else { return false };
-            let free = block::load(self.heap.meta(self.heap.block_in(s, class::WHOLE, 0))).state() == State::Free;
             partial.remove(s);
-            if free && self.drain(s, class::WHOLE) {
+            // After the removal: a block that is freed from here on is hinted again by who frees it.
+            let word = self.heap.meta(self.heap.block_in(s, class::WHOLE, 0));
+            if block::load(word).state() == State::Free && self.drain(s, class::WHOLE) {
                 self.convert(s, class);
                 self.count(Counter::SuperblocksMoved, 1);
                 return true;
+            }
+            if block::load(word).state() == State::Free
+                && self.heap.descriptor(s).is_some_and(|d| d.serves(class::WHOLE))
+            {
+                partial.insert(s);
+                return false;
             }
         }
         false

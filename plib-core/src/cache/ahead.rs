@@ -33,4 +33,15 @@ impl<'c> Op<'c> {
             }
         }
     }
+
+    /// Asks for the free hints of a block's superblock.
+    #[inline(always)]
+    pub fn prefetch_hints(&self, block: Block) {
+        if let Some(descriptor) = self.heap.descriptor(block.superblock) {
+            let hints: *const u8 = core::ptr::from_ref(descriptor.rest).cast();
+            for i in 0..3 {
+                prefetch(hints.wrapping_add(i * 64));
+            }
+        }
+    }
 }

@@ -135,14 +135,15 @@ impl<'c> Op<'c> {
         None
     }
 
-    /// Finds a key's item in a locked line.
+    /// Finds a key's item in a locked line. `ahead` may ask for what goes with its block while the header comes.
     #[inline(always)]
-    fn hit_in(&self, line: &'c Line, key: &Key) -> Option<Hit<'c>> {
+    fn hit_in(&self, line: &'c Line, key: &Key, ahead: impl Fn(Block)) -> Option<Hit<'c>> {
         let mut mask = line.matching(key.hash);
         while let Some(word) = line.slots().get(mask.trailing_zeros() as usize) {
             mask &= mask.wrapping_sub(1);
             let slot = Slot(word.load(Ordering::Relaxed));
             let Some(block) = self.heap.block(slot.unit()).filter(|_| slot.may_be(key.hash)) else { continue };
+            ahead(block);
             let info = self.heap.info(block);
             let fits = info.key_len() == key.len && info.fits(self.heap.room(block));
             // SAFETY: the item fits the room of its block.
@@ -196,7 +197,7 @@ impl<'c> Op<'c> {
             self.unclaim(new, &intent.new);
             return None;
         };
-        let hit = self.hit_in(line, key);
+        let hit = self.hit_in(line, key, |_| ());
         let (place, old_cas) = match &hit {
             Some(hit) if hit.info.is_numeric() || hit.info.is_large() => (None, 0),
             Some(hit) => (Some(hit.word), self.heap.cas_word(hit.block).load(Ordering::Relaxed)),
@@ -241,7 +242,8 @@ impl<'c> Op<'c> {
     pub(super) fn delete_usual(&self, key: &Key) -> Option<()> {
         let flush = self.heap.hot().flush.0.load(Ordering::Acquire);
         let line = self.lock_usual(key.hash)?;
-        let hit = self.hit_in(line, key).filter(|hit| self.is_usual(hit, flush));
+        // A block that does not go to the magazine is noted with its superblock, which is asked for along with the item.
+        let hit = self.hit_in(line, key, |block| self.prefetch_hints(block)).filter(|hit| self.is_usual(hit, flush));
         let Some(hit) = hit else {
             self.leave_usual(line);
             return None;
@@ -268,8 +270,10 @@ impl<'c> Op<'c> {
     pub(super) fn arith_usual(&self, key: &Key, of: impl FnOnce(u64) -> u64) -> Option<(u64, u64)> {
         let flush = self.heap.hot().flush.0.load(Ordering::Acquire);
         let line = self.lock_usual(key.hash)?;
-        let changed =
-            self.hit_in(line, key).filter(|hit| hit.info.is_numeric() && self.is_usual(hit, flush)).and_then(|hit| {
+        let changed = self
+            .hit_in(line, key, |_| ())
+            .filter(|hit| hit.info.is_numeric() && self.is_usual(hit, flush))
+            .and_then(|hit| {
                 let old = self.heap.load_pair(hit.block, hit.info)?;
                 let number = of(old.number);
                 if !item::fits_width(number, hit.info.value_len()) {
