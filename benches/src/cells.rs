@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::{
     chase::Chase,
-    engine::{Engine, Plib, Quick},
+    engine::{Engine, Plib, QuickArray, QuickBytes},
     failure::{Failure, Result},
     heap::Folder,
     key::{Key, key},
@@ -31,8 +31,8 @@ const CHUNK: usize = 992;
 const COUNTER: u64 = 1_000_000_000;
 /// Bytes that a heap needs an item, for its value, its counter and its part of the index, with room to spare.
 const HEAP_PER_ITEM: u64 = 320;
-/// Bytes that quick_cache needs an item: `Arc`, allocator, slot and table.
-const QUICK_PER_ITEM: u64 = 256;
+/// Bytes that both quick_caches need an item: `Arc`, allocator, slot, table, and one of them the key's box.
+const QUICK_PER_ITEM: u64 = 560;
 
 /// One operation at one size.
 #[derive(Clone, Debug, Serialize)]
@@ -41,8 +41,10 @@ pub struct Cell {
     pub operation: &'static str,
     /// plib, ns an operation (a key, for the batch).
     pub plib: Rounds,
-    /// quick_cache, where it has such an operation.
+    /// quick_cache with keys of one length known at compile time, where it has such an operation.
     pub quick_cache: Option<Rounds>,
+    /// quick_cache with keys of any length, as plib takes them.
+    pub quick_cache_bytes: Option<Rounds>,
 }
 
 /// All operations at one size.
@@ -83,23 +85,46 @@ pub fn measure(settings: &Settings, folder: &Folder, items: u64, progress: &Prog
     progress.say(format_args!("{items} items: the machine's own latency"));
     let chase = Chase::measure(items, settings.rounds);
     let heap = folder.heap(&format!("cells-{items}"), heap_size, settings.huge)?;
-    let quick = Quick::new(items);
+    let (quick, bytes) = (QuickArray::new(items), QuickBytes::new(items));
     let plib = Plib(&heap.cache);
-    progress.say(format_args!("{items} items: filling both caches"));
+    progress.say(format_args!("{items} items: filling the caches"));
     fill(&plib, items)?;
     fill(&quick, items)?;
+    fill(&bytes, items)?;
 
     let quiet = Quiet::start();
     let bench = Bench { settings, items, key_ns: key_cost(settings, items)?, progress };
     let mut cells = Vec::new();
-    cells.extend(bench.pair("get", |s, o| get_round(&plib, s, o), |s, o| get_round(&quick, s, o))?);
-    cells.extend(bench.pair("batch", |s, o| batch_round(plib.0, s, o), |s, o| get_round(&quick, s, o))?);
-    cells.extend(bench.pair("set", |s, o| set_round(&plib, s, o), |s, o| set_round(&quick, s, o))?);
-    cells.extend(bench.pair("replace", |s, o| replace_round(&plib, s, o), |s, o| replace_round(&quick, s, o))?);
-    cells.extend(bench.pair("delete", |s, o| delete_round(&plib, s, o), |s, o| delete_round(&quick, s, o))?);
+    cells.extend(bench.three(
+        "get",
+        |s, o| get_round(&plib, s, o),
+        |s, o| get_round(&quick, s, o),
+        |s, o| get_round(&bytes, s, o),
+    )?);
+    let batch = |s: f64, o: &mut Order| batch_round(plib.0, s, o);
+    cells.extend(bench.three("batch", batch, |s, o| get_round(&quick, s, o), |s, o| get_round(&bytes, s, o))?);
+    cells.extend(bench.three(
+        "set",
+        |s, o| set_round(&plib, s, o),
+        |s, o| set_round(&quick, s, o),
+        |s, o| set_round(&bytes, s, o),
+    )?);
+    cells.extend(bench.three(
+        "replace",
+        |s, o| replace_round(&plib, s, o),
+        |s, o| replace_round(&quick, s, o),
+        |s, o| replace_round(&bytes, s, o),
+    )?);
+    cells.extend(bench.three(
+        "delete",
+        |s, o| delete_round(&plib, s, o),
+        |s, o| delete_round(&quick, s, o),
+        |s, o| delete_round(&bytes, s, o),
+    )?);
     verify("plib", &plib, items)?;
     verify("quick_cache", &quick, items)?;
-    drop(quick);
+    verify("quick_cache, byte-string keys", &bytes, items)?;
+    drop((quick, bytes));
     cells.extend(bench.incr(&heap.cache)?);
     let evictions = heap.cache.stats()?.evictions;
     if evictions != 0 {
@@ -118,20 +143,21 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// One operation on both peers in turn; each is given seconds to run and items to choose from.
-    fn pair(
+    /// One operation on all peers in turn; each is given seconds to run and items to choose from.
+    fn three(
         &self,
         operation: &'static str,
         plib: impl Fn(f64, &mut Order) -> Result<f64>,
         quick: impl Fn(f64, &mut Order) -> Result<f64>,
+        bytes: impl Fn(f64, &mut Order) -> Result<f64>,
     ) -> Result<Option<Cell>> {
         if !self.settings.measures(operation) {
             return Ok(None);
         }
         self.progress.say(format_args!("{} items: {operation}", self.items));
-        let rounds = interleave(self.settings.rounds, &mut [self.round(plib), self.round(quick)])?;
-        let [plib, quick] = rounds.try_into().map_err(|_| Failure::new("two peers, not two results"))?;
-        Ok(Some(Cell { operation, plib, quick_cache: Some(quick) }))
+        let rounds = interleave(self.settings.rounds, &mut [self.round(plib), self.round(quick), self.round(bytes)])?;
+        let [plib, quick, bytes] = rounds.try_into().map_err(|_| Failure::new("three peers, not three results"))?;
+        Ok(Some(Cell { operation, plib, quick_cache: Some(quick), quick_cache_bytes: Some(bytes) }))
     }
 
     /// incr of counters, one an item; they take the place of the values. quick_cache has no such operation.
@@ -144,7 +170,7 @@ impl Bench<'_> {
             cache.set(&key(item), COUNTER.to_string().as_bytes(), 0, 0)?;
         }
         let mut rounds = interleave(self.settings.rounds, &mut [self.round(|s, o| incr_round(cache, s, o))])?;
-        Ok(Some(Cell { operation: "incr", plib: rounds.remove(0), quick_cache: None }))
+        Ok(Some(Cell { operation: "incr", plib: rounds.remove(0), quick_cache: None, quick_cache_bytes: None }))
     }
 
     /// Makes a round of `run`: an order of its own, and the cost of the keys taken off.

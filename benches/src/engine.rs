@@ -1,8 +1,9 @@
 //! The in-process peers behind one face.
 
-use std::sync::Arc;
+use std::{hash::Hash, sync::Arc};
 
 use plib::{Cache, Error};
+use quick_cache::Equivalent;
 
 use crate::{
     failure::{Failure, Result},
@@ -53,23 +54,66 @@ impl Engine for Plib<'_> {
     }
 }
 
-/// quick_cache at its best: keys in place, values behind an `Arc` (a get is then a count and a copy; with a
-/// `Box` each get would allocate), its own hasher, and room for all items in every shard.
-pub struct Quick(quick_cache::sync::Cache<Key, Arc<[u8]>>);
+/// quick_cache at its best: values behind an `Arc` (a get is then a count and a copy; with a `Box` each get would
+/// allocate), its own hasher, and room for all items in every shard.
+pub struct Quick<K>(quick_cache::sync::Cache<K, Arc<[u8]>>);
 
-impl Quick {
+/// Keys of one length that is known at compile time, stored in place: the quickest that quick_cache can be.
+pub type QuickArray = Quick<Key>;
+/// Keys of any length, as plib and memcached take them.
+pub type QuickBytes = Quick<Box<[u8]>>;
+
+/// A kind of key that quick_cache can hold.
+pub trait QuickKey: Clone + Eq + Hash {
+    /// What it is looked up by.
+    type Lookup: Hash + Equivalent<Self> + ?Sized;
+    /// The key to store.
+    fn stored(key: &Key) -> Self;
+    /// The key to look up.
+    fn lookup(key: &Key) -> &Self::Lookup;
+}
+
+impl QuickKey for Key {
+    type Lookup = Key;
+
+    #[inline]
+    fn stored(key: &Key) -> Self {
+        *key
+    }
+
+    #[inline]
+    fn lookup(key: &Key) -> &Key {
+        key
+    }
+}
+
+impl QuickKey for Box<[u8]> {
+    type Lookup = [u8];
+
+    #[inline]
+    fn stored(key: &Key) -> Self {
+        Box::from(key.as_slice())
+    }
+
+    #[inline]
+    fn lookup(key: &Key) -> &[u8] {
+        key
+    }
+}
+
+impl<K: QuickKey> Quick<K> {
     /// A cache that holds `items` without evicting.
     pub fn new(items: u64) -> Self {
-        // Shards fill unevenly: half as much again for small caches, an eighth for large ones.
+        // Shards fill unevenly: as much again for small caches, an eighth for large ones.
         let room = items + (items / 8).max(1000);
         Self(quick_cache::sync::Cache::new(room as usize))
     }
 }
 
-impl Engine for Quick {
+impl<K: QuickKey> Engine for Quick<K> {
     #[inline]
     fn get(&self, key: &Key, out: &mut Value) -> Result<bool> {
-        let Some(value) = self.0.get(key) else { return Ok(false) };
+        let Some(value) = self.0.get(K::lookup(key)) else { return Ok(false) };
         if value.len() != out.len() {
             return Err(wrong_length(value.len()));
         }
@@ -79,18 +123,18 @@ impl Engine for Quick {
 
     #[inline]
     fn set(&self, key: &Key, value: &Value) -> Result<()> {
-        self.0.insert(*key, Arc::from(value.as_slice()));
+        self.0.insert(K::stored(key), Arc::from(value.as_slice()));
         Ok(())
     }
 
     #[inline]
     fn replace(&self, key: &Key, value: &Value) -> Result<bool> {
-        Ok(self.0.replace(*key, Arc::from(value.as_slice()), false).is_ok())
+        Ok(self.0.replace(K::stored(key), Arc::from(value.as_slice()), false).is_ok())
     }
 
     #[inline]
     fn delete(&self, key: &Key) -> Result<bool> {
-        Ok(self.0.remove(key).is_some())
+        Ok(self.0.remove(K::lookup(key)).is_some())
     }
 }
 

@@ -124,10 +124,11 @@ fn size(size: &Size, text: &mut String) {
         "{items} items, one thread, 16-byte keys, 128-byte values, ns an operation (batch: a key), heap in {} pages",
         size.pages
     );
-    let mut table = Table::new(&["", "plib", "rounds", "quick_cache", "rounds", "plib / quick_cache"]);
+    let mut table =
+        Table::new(&["", "plib", "rounds", "quick_cache", "rounds", "ratio", "byte-string keys", "rounds", "ratio"]);
     for cell in &size.cells {
         let mut row = vec![cell.operation.to_owned(), ns(cell.plib.median), spread(&cell.plib)];
-        if let Some(quick) = &cell.quick_cache {
+        for quick in [&cell.quick_cache, &cell.quick_cache_bytes].into_iter().flatten() {
             row.extend([ns(quick.median), spread(quick), format!("{:.2}", cell.plib.median / quick.median)]);
         }
         table.row(row);
@@ -137,7 +138,9 @@ fn size(size: &Size, text: &mut String) {
     let _ = writeln!(
         text,
         "  A load that waits for the one before it, over as many items: {} ns (4 KiB pages), {huge} (2 MiB pages).\n  \
-         Making a key and a stamp, taken off above: {} ns. quick_cache's batch is as many single gets.",
+         Making a key and a stamp, taken off above: {} ns. quick_cache's batch is as many single gets.\n  \
+         quick_cache has keys of 16 bytes known at compile time and stored in place; beside it, quick_cache with keys\n  \
+         of any length in a box, which is what plib takes.",
         ns(size.chase.small_pages_ns),
         ns(size.key_ns)
     );
