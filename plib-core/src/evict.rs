@@ -410,6 +410,7 @@ impl<'c> Op<'c> {
             }
             s = s.wrapping_add(1);
         }
+        self.unprotect();
         None
     }
 

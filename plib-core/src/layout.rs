@@ -154,15 +154,15 @@ impl Geometry {
     }
 
     /// The map for checked numbers.
-    fn map(size: u64, contexts: u32, item_size_max: u32, created: u64) -> Self {
+    const fn map(size: u64, contexts: u32, item_size_max: u32, created: u64) -> Self {
         let clients = contexts;
         let bound = size / SUPERBLOCK as u64;
-        let segments = core::cmp::min(SEGMENTS_MAX, bound / 4 + 1);
+        let segments = if bound / 4 < SEGMENTS_MAX { bound / 4 + 1 } else { SEGMENTS_MAX };
         let hint_words = bound.div_ceil(64);
         let summary_words = hint_words.div_ceil(64);
         let sets = 1 + 2 * CLASSES as u64;
-        let contexts_offset = CLIENTS_OFFSET + round_up(u64::from(clients) * CLIENT_SIZE, PAGE);
-        let directory_offset = contexts_offset + u64::from(contexts) * CONTEXT_SIZE;
+        let contexts_offset = CLIENTS_OFFSET + round_up(clients as u64 * CLIENT_SIZE, PAGE);
+        let directory_offset = contexts_offset + contexts as u64 * CONTEXT_SIZE;
         let hints_offset = directory_offset + round_up(segments * 4, PAGE);
         let states_offset = hints_offset + round_up(sets * (hint_words + summary_words) * 8, PAGE);
         let descriptors_offset = states_offset + round_up(bound * 8, PAGE);
@@ -218,6 +218,11 @@ impl Geometry {
             h = mix(h, sizes[i]);
             i += 1;
         }
+        // Where the regions of some heap are stands for where those of all are.
+        let map = Self::map(1 << 30, 1024, ITEM_SIZE_MAX_DEFAULT, 0);
+        h = mix(mix(h, map.contexts_offset), map.directory_offset);
+        h = mix(mix(mix(h, map.hints_offset), map.states_offset), map.descriptors_offset);
+        h = mix(h, map.superblocks_offset);
         i = 0;
         while i < CLASSES {
             h = mix(h, class::size(i) as u64);

@@ -129,12 +129,19 @@ impl<'c> Times<'c> {
     /// does not bring back what was flushed.
     #[cold]
     fn epoch_of(&mut self, heap: &Heap, flush: Flush) -> u32 {
-        let epoch = flush.epoch_at(self.now());
-        if epoch != flush.epoch() {
-            let word = &heap.hot().flush.0;
-            let _ = word.compare_exchange(flush.0, Flush::new(epoch, 0).0, Ordering::AcqRel, Ordering::Relaxed);
+        let word = &heap.hot().flush.0;
+        let mut flush = flush;
+        loop {
+            let epoch = flush.epoch_at(self.now());
+            if epoch == flush.epoch() {
+                return epoch;
+            }
+            match word.compare_exchange(flush.0, Flush::new(epoch, 0).0, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return epoch,
+                // Somebody did it, or gave a new order: what holds now counts.
+                Err(now) => flush = Flush(now),
+            }
         }
-        epoch
     }
 
     /// Whether an item with this meta word and word 2 is alive.
