@@ -3,7 +3,7 @@
 //! 16-byte steps to 256, eight steps a doubling to 1024, then sizes that divide a superblock: at most 13 % apart up
 //! to 8 KiB and the divisors of 64 KiB above. Class 0 is for the index's chain lines and never holds an item.
 
-use crate::layout::SUPERBLOCK;
+use crate::layout::{SUPERBLOCK, UNIT};
 
 /// How many blocks of each larger class a superblock holds.
 const LARGE: [u32; LARGE_COUNT] = [
@@ -49,16 +49,16 @@ const fn sizes() -> [u32; COUNT] {
     table
 }
 
-/// Smallest class for each size in 64-byte steps, so that finding one takes a load and at most four compares.
-const FIRST: [u8; SUPERBLOCK / 64 + 1] = first();
+/// The smallest class for each number of 16-byte units: finding one is a load.
+const FOR_UNITS: [u8; SUPERBLOCK / UNIT + 1] = for_units();
 
 #[allow(clippy::indexing_slicing, reason = "evaluated by the compiler")]
-const fn first() -> [u8; SUPERBLOCK / 64 + 1] {
-    let mut table = [0u8; SUPERBLOCK / 64 + 1];
+const fn for_units() -> [u8; SUPERBLOCK / UNIT + 1] {
+    let mut table = [0u8; SUPERBLOCK / UNIT + 1];
     let mut class = 1;
     let mut i = 0;
     while i < table.len() {
-        while class < WHOLE && (SIZES[class] as usize) < i * 64 {
+        while class < WHOLE && (SIZES[class] as usize) < i * UNIT {
             class += 1;
         }
         table[i] = class as u8;
@@ -88,16 +88,9 @@ pub const fn per_superblock(class: usize) -> u32 {
 }
 
 /// The smallest item class with room for `bytes`; None above 64 KiB.
-#[inline]
+#[inline(always)]
 pub fn for_size(bytes: usize) -> Option<usize> {
-    let mut class = usize::from(*FIRST.get(bytes / 64)?);
-    while (size(class) as usize) < bytes {
-        class = class.wrapping_add(1);
-        if class >= COUNT {
-            return None;
-        }
-    }
-    Some(class)
+    FOR_UNITS.get(bytes.div_ceil(UNIT)).map(|class| usize::from(*class))
 }
 
 #[cfg(test)]
