@@ -1,6 +1,6 @@
 //! The ways into a cache, and how a sequence runs through one of them.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::checker::Checker;
 use crate::command::{Command, Reply};
@@ -18,11 +18,19 @@ pub trait Front {
     /// Faults of the heap that a check of every invariant finds.
     fn faults(&mut self) -> Vec<String>;
 
-    /// The clock that the cache reads.
-    fn clock(&mut self) -> u32 {
+    /// The least that the cache may take the time for: it reads the kernel's coarse clock, which is up to a timer tick late.
+    fn earliest(&mut self) -> u32 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.saturating_sub(TICK).as_secs() as u32)
+    }
+
+    /// The most.
+    fn latest(&mut self) -> u32 {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as u32)
     }
 }
+
+/// A timer tick of the slowest kernels (HZ = 100), twice.
+const TICK: Duration = Duration::from_millis(20);
 
 /// The model as a front: what the others are compared with, and a test of the checker.
 pub struct ModelFront {
@@ -50,7 +58,11 @@ impl Front for ModelFront {
         Vec::new()
     }
 
-    fn clock(&mut self) -> u32 {
+    fn earliest(&mut self) -> u32 {
+        self.now
+    }
+
+    fn latest(&mut self) -> u32 {
         self.now
     }
 }
@@ -77,8 +89,8 @@ pub fn step(front: &mut dyn Front, checker: &mut Checker, command: &Command) -> 
         step(front, checker, &Command::Get(key))?;
     }
     let exact = checker.with_exact_cas(command);
-    let earliest = front.clock();
+    let earliest = front.earliest();
     let reply = front.execute(&exact);
-    let now = Window { earliest, latest: front.clock() };
+    let now = Window { earliest, latest: front.latest() };
     checker.judge(now, &exact, &reply, &mut || front.evictions())
 }
