@@ -31,7 +31,11 @@ impl<F: FnMut(&Command, Reply) -> Reply> Front for Faulty<F> {
         Vec::new()
     }
 
-    fn clock(&mut self) -> u32 {
+    fn earliest(&mut self) -> u32 {
+        NOW
+    }
+
+    fn latest(&mut self) -> u32 {
         NOW
     }
 }
