@@ -172,12 +172,12 @@ impl<'c> Op<'c> {
         }
     }
 
-    /// Stores an item that never expires.
+    /// set, replace of an item that is there, add of one that is not; of an item that never expires.
     ///
     /// # Safety
     /// `value` is readable, and outside the heap.
     #[inline(always)]
-    pub(super) unsafe fn set_usual(&self, key: &Key, value: In, flags: u32) -> Option<u64> {
+    pub(super) unsafe fn store_usual(&self, mode: Mode, key: &Key, value: In, flags: u32) -> Option<u64> {
         let info = Info::new(key.hash, key.len, value.len, false);
         let size = ITEM_HEADER + key.len + value.len;
         if size > INLINE_MAX {
@@ -198,13 +198,19 @@ impl<'c> Op<'c> {
             return None;
         };
         let hit = self.hit_in(line, key, |_| ());
+        // Under the lock: an item that replaces another must not be of an older epoch than that one.
+        let flush = self.heap.hot().flush.0.load(Ordering::Acquire);
+        let agreed = match (mode, &hit) {
+            (Mode::Set, _) | (Mode::Add, None) => true,
+            (Mode::Replace, Some(hit)) => self.is_usual(hit, flush),
+            _ => false,
+        };
         let (place, old_cas) = match &hit {
+            _ if !agreed => (None, 0),
             Some(hit) if hit.info.is_numeric() || hit.info.is_large() => (None, 0),
             Some(hit) => (Some(hit.word), self.heap.cas_word(hit.block).load(Ordering::Relaxed)),
             None => (line.slots().iter().find(|word| word.load(Ordering::Relaxed) == 0), 0),
         };
-        // Under the lock: an item that replaces another must not be of an older epoch than that one.
-        let flush = self.heap.hot().flush.0.load(Ordering::Acquire);
         let Some(place) = place.filter(|_| flush <= u64::from(block::EPOCH_MASK)) else {
             line.unlock();
             self.unclaim(new, &intent.new);

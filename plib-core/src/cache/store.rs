@@ -57,10 +57,10 @@ impl<'c> Op<'c> {
         exptime: i64,
     ) -> Result<u64, Status> {
         self.check_value(key, value)?;
-        if mode == Mode::Set && exptime == 0 {
+        if exptime == 0 && matches!(mode, Mode::Set | Mode::Add | Mode::Replace) {
             self.prefetch_bucket(key.hash);
             // SAFETY: passed on; just checked.
-            if let Some(cas) = unsafe { self.set_usual(key, value, flags) } {
+            if let Some(cas) = unsafe { self.store_usual(mode, key, value, flags) } {
                 return Ok(cas);
             }
         }
