@@ -8,6 +8,7 @@ use crate::client::{MAGAZINE, Op, Owner};
 use crate::heap::block::{self, BlockRef, Meta, State};
 use crate::heap::superblock::Use;
 use crate::heap::{Block, class};
+use crate::mutant::{self, Mutant};
 use crate::status::Status;
 use crate::sync::{AtomicU64, Ordering};
 
@@ -78,7 +79,9 @@ impl<'c> Op<'c> {
         if seen.state() != State::Free {
             return None;
         }
-        record.store(BlockRef::new(block.unit, seen.version().wrapping_add(1)).0, Ordering::Release);
+        if !mutant::is(Mutant::ForgetNew) {
+            record.store(BlockRef::new(block.unit, seen.version().wrapping_add(1)).0, Ordering::Release);
+        }
         let Some(meta) = block::claim(word, seen, self.me) else {
             // Whoever was first now owns exactly the life that the record names.
             record.store(0, Ordering::Release);
@@ -162,7 +165,9 @@ impl<'c> Op<'c> {
         let start = &self.heap.hot().pool.0;
         loop {
             let s = pool.next(start.load(Ordering::Relaxed) as u32)?;
-            self.context.intent.superblock.store(u64::from(s) + 1, Ordering::Release);
+            if !mutant::is(Mutant::ForgetSuperblock) {
+                self.context.intent.superblock.store(u64::from(s) + 1, Ordering::Release);
+            }
             pool.remove(s);
             let Some(descriptor) = self.heap.descriptor(s) else {
                 continue;

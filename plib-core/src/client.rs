@@ -14,6 +14,7 @@
 use crate::domain::Domain;
 use crate::heap::Heap;
 use crate::layout::{CLASSES, CLIENT_SIZE, CONTEXT_SIZE, QUOTA_EIGHTHS};
+use crate::mutant::{self, Mutant};
 use crate::stats::Counter;
 use crate::status::Status;
 use crate::sync::{AtomicU64, Ordering, compiler_fence, fence};
@@ -480,6 +481,9 @@ impl Client {
         if slot == self.slot {
             return true;
         }
+        if mutant::is(Mutant::NoTakeOver) {
+            return true;
+        }
         // My own byte must read as locked before and after, or the descriptor is not the heap's any more.
         let ask = |slot| sys::byte_locked(self.lock_fd, Heap::lock_offset(slot));
         !(ask(self.slot) == Some(true) && ask(slot) == Some(false) && ask(self.slot) == Some(true))
@@ -502,6 +506,9 @@ impl Client {
 
     /// Whether `owner` will never act again.
     pub(crate) fn owner_is_dead(&self, owner: Owner) -> bool {
+        if mutant::is(Mutant::TakeFromLiving) {
+            return true;
+        }
         let Some(context) = self.heap.context(owner.context()) else {
             return true;
         };

@@ -22,6 +22,7 @@
 //! | [`cache`], [`batch`], [`scan`] | the operations |
 //! | [`stats`], [`check`] | what a heap tells about itself |
 //! | [`domain`], [`gate`] | the boundary that the key will guard |
+//! | [`mutant`] | planted bugs, for tests of the tests |
 #![no_std]
 #![deny(
     clippy::unwrap_used,
@@ -49,6 +50,7 @@ pub mod heap;
 pub mod index;
 pub mod item;
 pub mod layout;
+pub mod mutant;
 pub mod recover;
 pub mod scan;
 pub mod stats;

@@ -11,6 +11,7 @@ use crate::heap::class;
 use crate::heap::superblock::Use;
 use crate::index::bucket::Bucket;
 use crate::index::{self, Lines};
+use crate::mutant::{self, Mutant};
 use crate::status::Status;
 use crate::sync::{AtomicU64, Ordering};
 
@@ -104,6 +105,9 @@ impl Op<'_> {
         let Some(block) = self.heap.resolve(life) else {
             return Ok(());
         };
+        if mutant::is(Mutant::ClearFirst) {
+            clear(word);
+        }
         let on_boundary = self.class_of(block).is_some_and(|class| self.heap.number_of(block, class).is_some());
         if on_boundary {
             let meta = block::load(self.heap.meta(block));
@@ -132,7 +136,7 @@ impl Op<'_> {
         let meta = block::load(self.heap.meta(block));
         let info = self.heap.info(block);
         let bucket = self.lock_key_recovering(info.hash())?;
-        let named = bucket.place_of(block.unit).is_some();
+        let named = bucket.place_of(block.unit).is_some() && !mutant::is(Mutant::RecoverBlindly);
         let seized = if named { None } else { block::seize(self.heap.meta(block), meta, self.me) };
         bucket.unlock();
         if seized.is_some() {

@@ -59,6 +59,8 @@ impl Record {
 
     /// Maps the heap and registers this process.
     pub fn attach(&self) -> Result<Attachment, Error> {
+        #[cfg(feature = "mutants")]
+        plant_from_environment();
         let io = |doing| move |e| Error::io(doing, &self.path, e);
         let file = self.reopen()?;
         let metadata = file.metadata().map_err(io("look at"))?;
@@ -161,6 +163,16 @@ impl Attachment {
         self.client.unregister();
         drop(self.mapping);
     }
+}
+
+/// Plants the bug that PLIB_MUTANT names, so that child processes have it too.
+#[cfg(feature = "mutants")]
+fn plant_from_environment() {
+    use plib_core::mutant::{Mutant, plant};
+    let Ok(wanted) = std::env::var("PLIB_MUTANT") else { return };
+    let known = Mutant::ALL.iter().find(|(name, _)| *name == wanted);
+    let (_, mutant) = known.unwrap_or_else(|| panic!("PLIB_MUTANT={wanted}: no such mutant"));
+    plant(*mutant);
 }
 
 /// Moves a descriptor out of the way of the program's own.

@@ -64,5 +64,7 @@ pub use plib_core::domain::Isolation;
 pub use plib_core::layout::{
     CLASSES, HEAP_SIZE_MAX, HEAP_SIZE_MIN, ITEM_HEADER, ITEM_SIZE_MAX_DEFAULT, ITEM_SIZE_MAX_LIMIT, KEY_MAX,
 };
+#[cfg(feature = "mutants")]
+pub use plib_core::mutant;
 pub use plib_core::{CheckSummary, ClassStats, ClientInfo, Finding, ItemInfo, Stats, Status};
 pub use scan::{Entry, Scan};

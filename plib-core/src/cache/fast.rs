@@ -99,7 +99,7 @@ impl<'c> Op<'c> {
         let unchanged = block::load(meta_word).identity() == meta.identity()
             && word.load(Ordering::Acquire) == slot.0
             && index::growth(heap) == growth;
-        if !unchanged {
+        if !unchanged && !mutant::is(Mutant::NoSecondLook) {
             return None;
         }
         block::mark(meta_word, meta);
@@ -186,7 +186,9 @@ impl<'c> Op<'c> {
         let class = class::for_size(size)?;
         let intent = &self.context.intent;
         let new = self.claim_at_hand(class, &intent.new)?;
-        self.heap.times_word(new.block).store(item::times_word(flags, 0), Ordering::Relaxed);
+        if !mutant::is(Mutant::FlagsLate) {
+            self.heap.times_word(new.block).store(item::times_word(flags, 0), Ordering::Relaxed);
+        }
         self.heap.set_info(new.block, info);
         // SAFETY: the block is mine and of a class that holds `size` bytes; the caller grants the value.
         unsafe {
@@ -219,12 +221,25 @@ impl<'c> Op<'c> {
         };
         let cas = self.next_cas(old_cas);
         self.heap.cas_word(new.block).store(cas, Ordering::Relaxed);
-        if let Some(hit) = &hit {
+        if let Some(hit) = &hit
+            && !mutant::is(Mutant::ForgetOld)
+        {
             intent.old.store(BlockRef::new(hit.block.unit, hit.meta.version()).0, Ordering::Release);
         }
         block::publish(self.heap.meta(new.block), Meta::live(flush as u32, new.meta.version()));
+        if mutant::is(Mutant::EarlyUnlock) {
+            line.unlock();
+        }
+        if let Some(hit) = &hit
+            && mutant::is(Mutant::FreeEarly)
+        {
+            self.free_hit(hit);
+        }
         // The commit.
         place.store(Slot::new(key.hash, new.block.unit).0, Ordering::Release);
+        if mutant::is(Mutant::FlagsLate) {
+            self.heap.times_word(new.block).store(item::times_word(flags, 0), Ordering::Relaxed);
+        }
         match &hit {
             Some(hit) => {
                 self.free_hit(hit);

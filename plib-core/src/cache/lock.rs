@@ -49,7 +49,9 @@ impl<'c> Op<'c> {
     pub(super) fn take_over(&self, line: &'c Line, number: u32, holder: Owner) -> bool {
         let taken = holder.0 != 0 && self.client.owner_is_dead(holder) && line.take_over(holder, self.me);
         if taken {
-            Bucket::locked(self.heap, line, number).scrub();
+            if !mutant::is(Mutant::NoScrub) {
+                Bucket::locked(self.heap, line, number).scrub();
+            }
             self.count(Counter::LocksTakenOver, 1);
         }
         taken

@@ -34,6 +34,7 @@ use crate::heap::{Block, Heap};
 use crate::index::Slot;
 use crate::item::{self, Info};
 use crate::layout::KEY_MAX;
+use crate::mutant::{self, Mutant};
 use crate::status::Status;
 use crate::sync::{AtomicU64, Ordering, relax};
 use crate::sys;
@@ -150,7 +151,7 @@ impl<'c> Times<'c> {
         let (_, expiry) = item::times(times);
         if !item::unflushed(meta, self.epoch(op.heap)) {
             Life::Flushed
-        } else if expiry != 0 && expiry <= self.now() {
+        } else if expiry != 0 && expiry <= self.now() && !mutant::is(Mutant::Immortal) {
             Life::Expired
         } else {
             Life::Alive
@@ -329,10 +330,10 @@ impl Patience {
         }
         if self.deadline == 0 {
             self.deadline = now.wrapping_add(BUSY_MS);
-        } else if now > self.deadline {
+        } else if now > self.deadline && !mutant::is(Mutant::WaitForever) {
             return Err(Status::Busy);
         }
-        if now > self.limit {
+        if now > self.limit && !mutant::is(Mutant::WaitForever) {
             return Err(Status::Busy);
         }
         sys::yield_now();

@@ -174,7 +174,11 @@ impl<'c> Op<'c> {
     #[inline(always)]
     pub unsafe fn get_usual(&self, name: In, out: Out) -> Option<Got> {
         let protected = self.heap.protected();
-        if !Words::hold(name.len) || !protected.admits_short(name.ptr) || !protected.admits(out.ptr, out.len) {
+        if mutant::is(Mutant::ReadersLock)
+            || !Words::hold(name.len)
+            || !protected.admits_short(name.ptr)
+            || !protected.admits(out.ptr, out.len)
+        {
             return None;
         }
         // SAFETY: the caller grants the key, whose length two words hold.
@@ -199,6 +203,10 @@ impl<'c> Op<'c> {
     /// get with a private key and a checked buffer.
     #[inline(always)]
     pub fn get_copied(&self, key: &Key, out: Out) -> Result<Got, Status> {
+        if mutant::is(Mutant::ReadersLock) {
+            self.lock_key(key.hash)?.unlock();
+            self.done();
+        }
         // SAFETY: `get_fast` shows as many readable bytes as the key has.
         match self.get_fast(key.hash, key.bytes().len(), out, |at| unsafe { key.is_at(at) }) {
             Some(got) => Ok(got),

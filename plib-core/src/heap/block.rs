@@ -12,6 +12,7 @@
 //! never restarts: a superblock that changes class starts its new blocks above all its old versions.
 
 use crate::client::Owner;
+use crate::mutant::{self, Mutant};
 use crate::sync::{AtomicU64, Ordering, fence};
 
 /// What a block is at the moment.
@@ -142,7 +143,8 @@ pub fn load(word: &AtomicU64) -> Meta {
 
 /// Free -> Claimed(owner). The only way to get hold of a free block.
 pub fn claim(word: &AtomicU64, seen: Meta, owner: Owner) -> Option<Meta> {
-    let next = Meta::claimed(owner, seen.version().wrapping_add(1));
+    let step = u32::from(!mutant::is(Mutant::NoVersion));
+    let next = Meta::claimed(owner, seen.version().wrapping_add(step));
     exchange(word, seen, next).inspect(|_| before_writing())
 }
 

@@ -7,6 +7,7 @@
 use super::bucket::Bucket;
 use super::line::SLOTS;
 use super::{CHAIN_MAX, Growth, Line, Lines, Slot, growth};
+use crate::mutant::{self, Mutant};
 use crate::sync::Ordering;
 
 /// How a split went.
@@ -54,15 +55,21 @@ pub fn split<L: Lines>(
     for unit in spare.iter().take(used) {
         publish(*unit);
     }
+    let leave = || {
+        bucket.items(|word, slot| {
+            if moves(slot) {
+                word.store(0, Ordering::Release);
+            }
+        });
+    };
+    if mutant::is(Mutant::SplitScrubsEarly) {
+        leave();
+    }
     // The commit. Release: whoever sees the new bucket sees it filled.
     if lines.growth().compare_exchange(seen.0, next.0, Ordering::AcqRel, Ordering::Relaxed).is_err() {
         return Outcome::Lost;
     }
-    bucket.items(|word, slot| {
-        if moves(slot) {
-            word.store(0, Ordering::Release);
-        }
-    });
+    leave();
     Outcome::Done(used)
 }
 
