@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::{handle, pages};
 use plib_core::domain::Isolation;
 use plib_core::layout::CLASSES;
+use plib_core::user::In;
 use plib_core::{CheckSummary, ClassStats, ClientInfo, Finding, Stats};
 use std::path::PathBuf;
 
@@ -118,6 +119,16 @@ impl Cache {
         let mut inside = self.enter()?;
         let session = inside.session();
         Ok((0..CLASSES).map(|class| session.class_stats(class)).collect())
+    }
+
+    /// Which bucket of the index a key belongs to at the moment: for tools, and tests that want keys to meet.
+    ///
+    /// # Errors
+    /// [`Error::Key`] for a key of a wrong length, [`Error::Busy`] when no op context is free.
+    pub fn bucket_of(&self, key: &[u8]) -> Result<u32, Error> {
+        let mut inside = self.enter()?;
+        // SAFETY: the slice is readable.
+        unsafe { inside.session().bucket_of(In::new(key)) }.map_err(|status| inside.error(status, key.len(), 0))
     }
 
     /// The processes that have the heap open, and the dead that nobody has recovered yet.

@@ -57,6 +57,17 @@ impl<'c> Op<'c> {
         taken
     }
 
+    /// Which bucket a key belongs to at the moment.
+    ///
+    /// # Safety
+    /// `name` (the key) is readable.
+    pub unsafe fn bucket_of(&self, name: In) -> Result<u32, Status> {
+        let mut key = Key::blank();
+        // SAFETY: passed on.
+        unsafe { key.read(self, name)? };
+        Ok(index::growth(self.heap).bucket(key.hash))
+    }
+
     /// Locks the bucket of a hash; the intent names it first.
     #[inline]
     pub fn lock_key(&self, hash: Hash) -> Result<Bucket<'c, Heap>, Status> {

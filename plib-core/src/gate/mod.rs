@@ -147,6 +147,15 @@ impl<'c> Session<'c> {
         self.enter(|op| unsafe { op.scan(cursor, key, out) })
     }
 
+    /// Which bucket a key belongs to at the moment. Key, Invalid.
+    ///
+    /// # Safety
+    /// `key` is readable.
+    pub unsafe fn bucket_of(&mut self, key: In) -> Result<u32, Status> {
+        // SAFETY: passed on.
+        self.enter(|op| unsafe { op.bucket_of(key) })
+    }
+
     /// Sums of all counters, and gauges.
     pub fn stats(&self) -> Stats {
         self.op.stats()

@@ -41,10 +41,8 @@ impl Unchecked {
     /// From the first bytes of a file.
     pub fn from_bytes(page: &[u8; 4096]) -> Self {
         let mut words = [0; WORDS];
-        for (i, byte) in page.iter().enumerate() {
-            if let Some(word) = words.get_mut(i / 8) {
-                *word |= u64::from(*byte) << (8 * (i % 8));
-            }
+        for (word, bytes) in words.iter_mut().zip(page.as_chunks().0) {
+            *word = u64::from_le_bytes(*bytes);
         }
         Self(words)
     }

@@ -1,0 +1,41 @@
+//! The bytes of a heap file, to begin each try from the same state.
+
+use memmap2::MmapMut;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+/// A heap file as it was, and a mapping to bring that back.
+pub struct Image {
+    map: MmapMut,
+    was: Vec<u8>,
+}
+
+const PAGE: usize = 4096;
+
+impl Image {
+    /// Takes the state of a heap that nobody works on.
+    pub fn take(path: &Path) -> io::Result<Self> {
+        let file = File::options().read(true).write(true).open(path)?;
+        // SAFETY: others have the file mapped too; while this mapping is read or written, none of them runs.
+        let map = unsafe { MmapMut::map_mut(&file)? };
+        let was = map.to_vec();
+        Ok(Self { map, was })
+    }
+
+    /// Puts it back, page by page where it differs; the number of pages.
+    pub fn restore(&mut self) -> usize {
+        let pages = self.map.chunks_mut(PAGE).zip(self.was.chunks(PAGE));
+        pages.filter_map(|(now, was)| (*now != *was).then(|| now.copy_from_slice(was))).count()
+    }
+
+    /// Whether the heap differs from what it was at the last call.
+    pub fn changed(&self, last: &mut Vec<u8>) -> bool {
+        if last.as_slice() == &self.map[..] {
+            return false;
+        }
+        last.clear();
+        last.extend_from_slice(&self.map);
+        true
+    }
+}
