@@ -1,13 +1,12 @@
 //! Kills a child after each instruction of an operation, and looks each time whether the others go on and nothing is lost.
 
-use crate::facts::{self, Census, Facts};
+use crate::facts::{self, Census, Facts, Picture};
 use crate::image::Image;
 use crate::route::Route;
 use crate::scenario::{Answer, Changes, Scenario};
 use crate::stage::Stage;
-use crate::survivor::{self, There, Took};
+use crate::survivor::{self, Order, There, Took};
 use crate::tracee::{self, Tracee, Trouble};
-use plib::Stats;
 use std::path::Path;
 use std::time::Duration;
 
@@ -41,7 +40,6 @@ enum Others {
 pub struct Seen {
     facts: Facts,
     census: Census,
-    stats: Stats,
     took: Took,
 }
 
@@ -187,11 +185,12 @@ impl<'s> Deaths<'s> {
         all.iter().enumerate().filter(|(i, _)| i % every == 0 || *i == last).map(|(_, n)| *n).collect()
     }
 
-    /// Kills a child after `n` instructions and examines what it left. The death is not taken note of before that.
-    pub fn die(&mut self, route: Option<(&Route, usize)>) -> Result<(Seen, bool), String> {
+    /// A child that was killed after `n` instructions of its route (None: at its start), and whether it took that route.
+    /// Nobody waits for it: whether it is dead yet, and a zombie, is for others to find out.
+    fn kill(&mut self, place: Option<(&Route, usize)>) -> Result<(Tracee, bool), String> {
         let mut child = self.fresh()?;
         let mut straight = true;
-        if let Some((route, n)) = route {
+        if let Some((route, n)) = place {
             straight = matches!(route.follow(&mut child, n), Ok(true));
             if !straight {
                 child = self.fresh()?;
@@ -199,23 +198,45 @@ impl<'s> Deaths<'s> {
             }
         }
         child.kill().map_err(text)?;
-        // Nobody waits for the dead: whether it is dead yet, and a zombie, is for the survivor to find out.
-        let worked = self.examine();
+        Ok((child, straight))
+    }
+
+    /// Kills a child and examines what it left.
+    pub fn die(&mut self, place: Option<(&Route, usize)>, order: Order) -> Result<(Seen, bool), String> {
+        let (child, straight) = self.kill(place)?;
+        let worked = self.examine(order);
         child.bury().map_err(text)?;
-        let (facts, stats, took) = worked?;
+        let (facts, took) = worked?;
         let census = self.at_rest()?;
-        Ok((Seen { facts, census, stats, took }, straight))
+        if order == Order::ReapFirst {
+            self.recovery_changed_nothing(&facts)?;
+            survivor::store_key(&self.stage)?;
+        }
+        Ok((Seen { facts, census, took }, straight))
     }
 
     /// What the survivor finds, and how long its work takes.
-    fn examine(&self) -> Result<(Facts, Stats, Took), String> {
+    fn examine(&self, order: Order) -> Result<(Facts, Took), String> {
         let stage = &self.stage;
         let facts = facts::read(stage).map_err(|e| format!("the survivor cannot read: {e}"))?;
-        let stats = stage.cache.stats().map_err(text)?;
         let has = |key: &[u8]| stage.keys.iter().position(|k| k == key).is_some_and(|i| facts[i].is_some());
         let there =
             There { number: has(&stage.near_number), gone: has(&stage.near_gone), evicts: self.scenario.evicts };
-        Ok((facts, stats, survivor::work(stage, self.scenario.large, there)?))
+        Ok((facts, survivor::work(stage, self.scenario.large, order, there)?))
+    }
+
+    /// What was read after the death, and nobody has stored since, is the same after the recovery.
+    fn recovery_changed_nothing(&self, before: &Facts) -> Result<(), String> {
+        let (stage, touched) = (&self.stage, survivor::touched(&self.stage));
+        let after = facts::read(stage).map_err(text)?;
+        for (i, key) in stage.keys.iter().enumerate() {
+            let gone = self.scenario.evicts && after[i].is_none();
+            if after[i] != before[i] && !gone && !touched.contains(&key) {
+                let (was, is) = (facts::show(&before[i]), facts::show(&after[i]));
+                return Err(format!("{} held {was}, and after the recovery {is}", key.escape_ascii()));
+            }
+        }
+        Ok(())
     }
 
     /// Recovers the dead; then nothing may be held, lost or unexplained.
@@ -231,7 +252,7 @@ impl<'s> Deaths<'s> {
         let items = facts::count(stage, stage.keys.iter().chain(extra)).map_err(text)?;
         // What is expired or flushed and not yet removed is in the index and in no answer.
         let hidden = report.summary.items.saturating_sub(items);
-        if hidden > 0 && self.changes != Changes::All {
+        if hidden > 0 && !self.scenario.hides {
             return Err(format!("the index has {hidden} items that no key leads to"));
         }
         Census::take(&stage.cache, report.summary.items)
@@ -299,36 +320,45 @@ impl Tally {
     }
 }
 
-/// Kills after each planned instruction. `tell` hears how far it has come.
-pub fn kill_all(deaths: &mut Deaths<'_>, every: usize, mut tell: impl FnMut(u64, u64)) -> Result<Tally, String> {
+/// Kills after each planned instruction, once for each order of the survivor's work. `tell` hears how far it has come.
+pub fn kill_all(
+    deaths: &mut Deaths<'_>,
+    every: usize,
+    orders: &[Order],
+    mut tell: impl FnMut(u64, u64),
+) -> Result<Tally, String> {
     let route = deaths.route(None)?;
-    let (old, _) = deaths.die(None)?;
-    let (new, _) = deaths.die(Some((&route, route.len())))?;
-    deaths.is_what_it_says(&old, &new)?;
+    deaths.is_what_it_says(&route)?;
     let mut tally = Tally { instructions: route.len(), ..Tally::default() };
-    let mut late = vec![false; deaths.stage.keys.len()];
     let plan = Deaths::plan(&route, every);
-    for n in &plan {
-        match deaths.die_in_time(&route, *n, &mut tally) {
-            Err(e) => tally.fail(*n, e),
-            Ok(seen) => match deaths.judge(&seen, &old, &new, &mut late) {
+    let all = (plan.len() * orders.len()) as u64;
+    for order in orders {
+        let (old, _) = deaths.die(None, *order)?;
+        let (new, _) = deaths.die(Some((&route, route.len())), *order)?;
+        deaths.changes_what_it_says(&old, &new)?;
+        let mut late = vec![false; deaths.stage.keys.len()];
+        for n in &plan {
+            match deaths.die_in_time(&route, *n, *order, &mut tally) {
                 Err(e) => tally.fail(*n, e),
-                Ok(true) => tally.counted.exact += 1,
-                Ok(false) => tally.counted.between += 1,
-            },
+                Ok(seen) => match deaths.judge(&seen, &old, &new, &mut late) {
+                    Err(e) => tally.fail(*n, e),
+                    Ok(true) => tally.counted.exact += 1,
+                    Ok(false) => tally.counted.between += 1,
+                },
+            }
+            tally.points += 1;
+            tell(tally.points, all);
         }
-        tally.points += 1;
-        tell(tally.points, plan.len() as u64);
     }
     Ok(tally)
 }
 
 impl Deaths<'_> {
     /// One death; a survivor that is too slow because the machine is busy may try again.
-    fn die_in_time(&mut self, route: &Route, n: usize, tally: &mut Tally) -> Result<Seen, String> {
+    fn die_in_time(&mut self, route: &Route, n: usize, order: Order, tally: &mut Tally) -> Result<Seen, String> {
         let mut tries = 0;
         loop {
-            let (seen, straight) = self.die(Some((route, n)))?;
+            let (seen, straight) = self.die(Some((route, n)), order)?;
             tally.strayed += u64::from(!straight);
             tries += 1;
             if seen.took.total <= BOUND {
@@ -344,13 +374,26 @@ impl Deaths<'_> {
     }
 
     /// A scenario that does not do what it is for shows nothing.
-    fn is_what_it_says(&self, old: &Seen, new: &Seen) -> Result<(), String> {
+    fn is_what_it_says(&mut self, route: &Route) -> Result<(), String> {
+        if !matches!(self.others, Others::Nobody) {
+            return Ok(());
+        }
+        let mut picture = |place| {
+            self.kill(place)?.0.bury().map_err(text)?;
+            Picture::take(&self.stage.cache).map_err(text)
+        };
+        let (before, after) = (picture(None)?, picture(Some((route, route.len())))?);
+        if (self.scenario.happened)(&before, &after) {
+            return Ok(());
+        }
+        Err("the operation does not do what the scenario is for".into())
+    }
+
+    /// One that changes what it must not, or nothing, is another operation.
+    fn changes_what_it_says(&self, old: &Seen, new: &Seen) -> Result<(), String> {
         let changed = old.facts.iter().zip(&new.facts).any(|(a, b)| a != b);
         if changed == (self.changes == Changes::Nothing) {
             return Err(format!("the operation is to change {:?}, and something changed: {changed}", self.changes));
-        }
-        if matches!(self.others, Others::Nobody) && !(self.scenario.happened)(&old.stats, &new.stats) {
-            return Err("the operation does not do what the scenario is for".into());
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! What can be said of a heap: what each watched key holds, and what every block and superblock is used for.
 
 use crate::stage::Stage;
-use plib::{Cache, Error};
+use plib::{Cache, Error, Stats};
 
 /// What a key holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -55,6 +55,23 @@ pub fn show(fact: &Option<Fact>) -> String {
             let (len, text) = (f.len, f.start.escape_ascii());
             format!("{len} bytes \"{text}..\", flags {}, expiry {}, cas {}", f.flags, f.expiry, f.cas)
         }
+    }
+}
+
+/// Counters, to see what an operation did.
+pub struct Picture {
+    /// All of them.
+    pub stats: Stats,
+    /// Chain lines in use.
+    pub chain_lines: u64,
+}
+
+impl Picture {
+    /// As they are now.
+    pub fn take(cache: &Cache) -> Result<Self, Error> {
+        // Class 0 is the index's chain lines.
+        let chain_lines = cache.class_stats()?.first().map_or(0, |class| class.live);
+        Ok(Self { stats: cache.stats()?, chain_lines })
     }
 }
 

@@ -99,7 +99,7 @@ struct Worker {
 }
 
 /// Seconds without progress after which a worker is taken for hung.
-const HUNG: u32 = 120;
+const HUNG: u32 = 60;
 
 fn main() -> ExitCode {
     match Cli::parse().command {

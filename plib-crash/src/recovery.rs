@@ -3,6 +3,7 @@
 use crate::death::{Deaths, Role, Tally, kill_all};
 use crate::scenario::{Answer, Changes, Scenario};
 use crate::stage::{Stage, VALUE, value};
+use crate::survivor::Order;
 use plib::Cache;
 use std::path::Path;
 
@@ -68,8 +69,9 @@ pub fn kill_recoverers(
     for i in 0..firsts {
         let first = states[(2 * i + 1) * states.len() / (2 * firsts)];
         deaths.set_first(first);
-        let one = kill_all(&mut deaths, every, |done, of| tell(all.points + done, of * firsts as u64))
-            .map_err(|e| format!("first death after instruction {first}: {e}"))?;
+        let one =
+            kill_all(&mut deaths, every, &[Order::ReapFirst], |done, of| tell(all.points + done, of * firsts as u64))
+                .map_err(|e| format!("first death after instruction {first}: {e}"))?;
         all.add(one, first);
     }
     Ok(all)

@@ -50,8 +50,34 @@ pub struct There {
     pub evicts: bool,
 }
 
-/// Works on the bucket, the class and the key of the dead, and reads it all back.
-pub fn work(stage: &Stage, large: bool, there: There) -> Result<Took, String> {
+/// When the survivor stores the victim's own key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// At once, before anybody has recovered the dead.
+    KeyFirst,
+    /// After the dead were recovered: what they left under that key is still there then.
+    ReapFirst,
+}
+
+impl Order {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::KeyFirst, Self::ReapFirst];
+}
+
+/// The keys that [`work`] stores, besides the target.
+pub fn touched(stage: &Stage) -> [&Vec<u8>; 6] {
+    [&stage.near, &stage.near_gone, &stage.near_number, &stage.fresh, &stage.same_bucket[SPARE], &stage.others[0]]
+}
+
+/// Stores the victim's own key, which nobody holds any more.
+pub fn store_key(stage: &Stage) -> Result<(), String> {
+    let mine = value(MINE + 5, VALUE);
+    stage.cache.set(&stage.target, &mine, 5, 0).map_err(|e| format!("the survivor cannot store the key: {e}"))?;
+    holds(stage, &stage.target, &mine)
+}
+
+/// Works on the bucket, the class and (if it is time) the key of the dead, and reads it all back.
+pub fn work(stage: &Stage, large: bool, order: Order, there: There) -> Result<Took, String> {
     let cache = &stage.cache;
     let mine = |n: u64| value(MINE + n, VALUE);
     let big = value(MINE, 100_000);
@@ -64,7 +90,9 @@ pub fn work(stage: &Stage, large: bool, there: There) -> Result<Took, String> {
     if large {
         work.done("store a large item", cache.set(&stage.others[0], &big, 4, 0))?;
     }
-    work.done("store the key itself", cache.set(&stage.target, &mine(5), 5, 0))?;
+    if order == Order::KeyFirst {
+        work.done("store the key itself", cache.set(&stage.target, &mine(5), 5, 0))?;
+    }
     work.done("store another of the bucket", cache.set(&stage.same_bucket[SPARE], &mine(6), 6, 0))?;
     let took = work.took;
     let counted = if there.number { Some(42) } else { None };
@@ -74,16 +102,13 @@ pub fn work(stage: &Stage, large: bool, there: There) -> Result<Took, String> {
             there.gone
         ));
     }
-    let mut wrote = vec![
-        (&stage.near, 1),
-        (&stage.near_gone, 2),
-        (&stage.fresh, 3),
-        (&stage.target, 5),
-        (&stage.same_bucket[SPARE], 6),
-    ];
+    let mut wrote = vec![(&stage.same_bucket[SPARE], 6)];
+    if order == Order::KeyFirst && !there.evicts {
+        wrote.push((&stage.target, 5));
+    }
     // What was stored first may have gone for what was stored later.
-    if there.evicts {
-        wrote.drain(..4);
+    if !there.evicts {
+        wrote.extend([(&stage.near, 1), (&stage.near_gone, 2), (&stage.fresh, 3)]);
     }
     wrote.iter().try_for_each(|(key, n)| holds(stage, key, &mine(*n)))?;
     if large && !there.evicts {

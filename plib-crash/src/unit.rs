@@ -5,6 +5,7 @@ use crate::freeze::stop_all;
 use crate::recovery::{By, kill_recoverers};
 use crate::report::Report;
 use crate::scenario::{self, Scenario};
+use crate::survivor::Order;
 use std::fmt;
 use std::path::Path;
 use std::time::Instant;
@@ -82,7 +83,8 @@ impl Unit {
         let since = Instant::now();
         let mut stopped = None;
         let done = match self.deed {
-            Deed::Kill => Deaths::new(self.scenario, folder).and_then(|mut deaths| kill_all(&mut deaths, every, tell)),
+            Deed::Kill => Deaths::new(self.scenario, folder)
+                .and_then(|mut deaths| kill_all(&mut deaths, every, &Order::ALL, tell)),
             Deed::Recover(by) => kill_recoverers(self.scenario, by, folder, firsts, every, tell),
             Deed::Stop => stop_all(self.scenario, folder, every, tell).map(|(tally, seen)| {
                 stopped = Some(seen);
