@@ -22,7 +22,7 @@ pub type Facts = Vec<Option<Fact>>;
 
 /// Reads all watched keys.
 pub fn read(stage: &Stage) -> Result<Facts, Error> {
-    let mut buf = vec![0; 1 << 20];
+    let mut buf = stage.buf.borrow_mut();
     let mut fact = |key: &Vec<u8>| {
         let Some(item) = stage.cache.get_into(key, &mut buf)? else { return Ok(None) };
         let value = &buf[..item.value_len];

@@ -1,6 +1,6 @@
 //! The bytes of a heap file, to begin each try from the same state.
 
-use memmap2::MmapMut;
+use memmap2::{Advice, MmapMut};
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::path::Path;
 /// A heap file as it was, and a mapping to bring that back.
 pub struct Image {
     map: MmapMut,
-    was: Vec<u8>,
+    was: MmapMut,
 }
 
 const PAGE: usize = 4096;
@@ -19,7 +19,10 @@ impl Image {
         let file = File::options().read(true).write(true).open(path)?;
         // SAFETY: others have the file mapped too; while this mapping is read or written, none of them runs.
         let map = unsafe { MmapMut::map_mut(&file)? };
-        let was = map.to_vec();
+        let mut was = MmapMut::map_anon(map.len())?;
+        was.copy_from_slice(&map);
+        // A child has no use for it, and is forked the quicker without it.
+        was.advise(Advice::DontFork)?;
         Ok(Self { map, was })
     }
 

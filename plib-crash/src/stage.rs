@@ -1,6 +1,7 @@
 //! A heap with known items, and the names that the operations and the survivor use.
 
 use plib::{Cache, CreateOptions, Error};
+use std::cell::RefCell;
 use std::path::PathBuf;
 
 /// What a scenario wants of its heap.
@@ -41,6 +42,8 @@ pub struct Stage {
     pub fresh: Vec<u8>,
     /// The bytes of new values, made beforehand.
     pub new: Vec<u8>,
+    /// Where values are read to.
+    pub buf: RefCell<Vec<u8>>,
 }
 
 /// Bytes of the usual value.
@@ -90,8 +93,9 @@ impl Stage {
         let [near, near_gone, near_number] = [0; 3].map(|_| here.pop().unwrap_or_default());
         let fresh = others.pop().unwrap_or_default();
         let (keys, same_bucket, new) = (Vec::new(), here, value(NEW, NEW_MAX));
+        let buf = RefCell::new(vec![0; shape.item_size_max as usize]);
         let mut stage =
-            Self { cache, path, keys, target, near, near_gone, near_number, same_bucket, others, fresh, new };
+            Self { cache, path, keys, target, near, near_gone, near_number, same_bucket, others, fresh, new, buf };
         stage.put_usual_items()?;
         Ok(stage)
     }
