@@ -25,6 +25,14 @@ pub(super) struct Existing {
     pub cas: u64,
 }
 
+impl Existing {
+    /// Whether it is still what was read: the same life of the same block with the same cas.
+    pub fn is_life_of(&self, block: Block, meta: Meta, cas: u64) -> bool {
+        let same = self.block == block && self.meta.identity() == meta.identity() && self.cas == cas;
+        same || mutant::is(Mutant::NoRecheck)
+    }
+}
+
 /// A new item: filled, not yet visible.
 pub(super) struct Fresh {
     pub claimed: Claimed,
@@ -261,7 +269,7 @@ impl<'c> Op<'c> {
             if self.copy_old(&view, &fresh, old_at).is_some() {
                 let stored = self.commit(key, &fresh, &mut times, |existing| match existing {
                     // The same life of the same block with the same cas: what was copied is the whole old value.
-                    Some(e) if e.block == view.block && e.meta.identity() == view.meta.identity() && e.cas == cas => {
+                    Some(e) if e.is_life_of(view.block, view.meta, cas) => {
                         // A touch in between keeps its expiry.
                         let now = self.heap.times_word(e.block).load(Ordering::Relaxed);
                         self.heap.times_word(fresh.claimed.block).store(now, Ordering::Relaxed);
@@ -449,6 +457,7 @@ impl<'c> Op<'c> {
         if let Some(old) = &replaced {
             self.context.intent.old.store(BlockRef::new(old.block.unit, old.meta.version()).0, Ordering::Release);
         }
+        let epoch = if mutant::is(Mutant::LateEpoch) { Times::new(self.client).epoch(self.heap) } else { epoch };
         block::publish(self.heap.meta(new.block), Meta::live(epoch, new.meta.version()));
         let slot = Slot::new(key.hash, new.block.unit);
         match place {
