@@ -606,7 +606,8 @@ impl<'c> Op<'c> {
         let (next, end) = (self.context.cas_next.load(Ordering::Relaxed), self.context.cas_end.load(Ordering::Relaxed));
         if next < end && next > above {
             // Advanced before use: a value is lost rather than used twice.
-            self.context.cas_next.store(next.wrapping_add(1), Ordering::Release);
+            let step = u64::from(!mutant::is(Mutant::ReuseCas));
+            self.context.cas_next.store(next.wrapping_add(step), Ordering::Release);
             return next;
         }
         let start = self.heap.hot().cas.0.fetch_add(CAS_RANGE, Ordering::AcqRel);

@@ -20,6 +20,9 @@
 //! | `no-version` | a block keeps its version when it is claimed |
 //! | `no-second-look` | a reader does not look at slot and meta word again |
 //! | `immortal` | expiry is not looked at |
+//! | `late-epoch` | a store asks for the flush epoch once more after it has judged the item that it replaces |
+//! | `no-recheck` | append and incr do not look under the lock whether the item is still the one that they read |
+//! | `reuse-cas` | a cas value is used before the range is advanced, and the range is not |
 
 macro_rules! mutants {
     ($($name:ident => $text:literal,)*) => {
@@ -53,6 +56,9 @@ mutants! {
     NoVersion => "no-version",
     NoSecondLook => "no-second-look",
     Immortal => "immortal",
+    LateEpoch => "late-epoch",
+    NoRecheck => "no-recheck",
+    ReuseCas => "reuse-cas",
 }
 
 /// Whether this build has bugs to plant.

@@ -1,201 +1,325 @@
-//! What several processes do to the same keys at the same time is recorded; each key's history must
-//! have an explanation as a sequence (linearizability).
+//! What several processes do to the same keys at the same time is recorded, while some of them are killed; each key's history
+//! must have an explanation as a sequence (linearizability). `plib_model::history` says what an explanation is.
 
 mod support;
 
+use std::path::Path;
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::atomic::fence;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
-use plib::{Cache, Error, Status};
-use plib_model::history::{Content, Did, Event, Swapped, appended, explain};
-use support::child::{Link, spawn};
+use plib::{Cache, Status};
+use plib_model::history::{Asked, Event, explain_all};
+use support::child::{Child, Link, spawn};
 use support::heap::TestHeap;
+use support::journal::{self, Journal};
 use support::page::Page;
+use support::recorder::{Habits, Kind, Recorder, key_name};
 use support::rng::Rng;
 use support::{report, scaled};
 
-const PROCESSES: usize = 3;
-/// Operations of one process on one key.
-const OPS: usize = 24;
-/// Keys of one round; each is new, so that a history begins with nothing.
-const KEYS: usize = 2;
+/// Processes that record, at any time.
+const CREW: usize = 8;
+/// Of those, how many are killed in one round.
+const KILLED: usize = 3;
 
-/// A clock that all processes share, in ns, read between fences: a store may stay in the processor's
-/// store buffer for some 100 ns after its operation returned. Nobody but a clock can tell, since what
-/// the process says to others by memory waits in the same buffer.
-fn clock() -> u64 {
-    fence(SeqCst);
-    let now = read_clock();
-    fence(SeqCst);
-    now
+/// One kind of run.
+struct Variant {
+    name: &'static str,
+    habits: Habits,
+    heap: u64,
+    /// Items that another process stores meanwhile, so that the index grows; 0 for none.
+    neighbours: u64,
+    /// Microseconds between two kills, at most.
+    pause: u64,
 }
 
-fn read_clock() -> u64 {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `now` is a place for the time.
-    assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) }, 0);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+const SMALL: &[Kind] = {
+    use Kind::*;
+    &[Small, Small, Counter, Medium, Small, Large, Counter, Small]
+};
+const HUGE: &[Kind] = &[Kind::Huge; 40];
+const PLAIN: Habits = Habits { kinds: SMALL, expiry: false, flush: 0 };
+const EXPIRING: Habits = Habits { expiry: true, ..PLAIN };
+const CROWDED: Habits = Habits { kinds: HUGE, ..PLAIN };
+const FLUSHED: Habits = Habits { flush: 30, ..PLAIN };
+
+const VARIANTS: &[Variant] = &[
+    Variant { name: "nobody killed", habits: PLAIN, heap: 128 << 20, neighbours: 300_000, pause: 0 },
+    Variant { name: "kills", habits: PLAIN, heap: 128 << 20, neighbours: 300_000, pause: 900 },
+    Variant { name: "kills and expiry", habits: EXPIRING, heap: 64 << 20, neighbours: 0, pause: 900 },
+    Variant { name: "kills and evictions", habits: CROWDED, heap: 8 << 20, neighbours: 0, pause: 5_000 },
+    Variant { name: "kills and flushes", habits: FLUSHED, heap: 64 << 20, neighbours: 0, pause: 900 },
+];
+
+/// The shared page: the gate, then a journal for each of the crew and one for the parent.
+const GATE: usize = 0;
+const JOURNALS: usize = 8;
+
+// What the gate says.
+const SHUT: u64 = 0;
+const OPEN: u64 = 1;
+const OVER: u64 = 2;
+
+fn journal(page: &Page, place: usize, entries: usize) -> Journal<'_> {
+    Journal::new(page, JOURNALS + place * journal::words(entries), entries)
 }
 
-/// Values are numbered pieces of 8 bytes, then filler that depends on the number; a value that is
-/// torn shows as content that nobody stored.
-fn value(piece: u64, words: usize) -> Vec<u8> {
-    (0..=words as u64).flat_map(|w| (piece ^ w << 48).to_le_bytes()).collect()
-}
-
-/// The content that a value stands for: all of its words count.
-fn content(value: &[u8], words: usize) -> Content {
-    assert_eq!(value.len() % (8 * (words + 1)), 0, "a value of {} bytes", value.len());
-    let pieces = value.chunks(8 * (words + 1)).map(|piece| {
-        let word = |w: usize| u64::from_le_bytes(piece[w * 8..w * 8 + 8].try_into().unwrap());
-        let number = word(0);
-        assert!((0..=words).all(|w| word(w) == number ^ (w as u64) << 48), "a torn piece");
-        number
-    });
-    pieces.reduce(appended).unwrap_or(0)
-}
-
-struct Recorder {
-    cache: Cache,
-    rng: Rng,
-    me: u64,
-    pieces: u64,
-    words: usize,
-    /// The last content seen of each key, and its cas.
-    seen: [(Content, u64); KEYS],
-}
-
-impl Recorder {
-    fn operate(&mut self, key: &[u8], place: usize) -> Result<Did, Error> {
-        self.pieces += 1;
-        let piece = (self.me + 1) << 32 | self.pieces;
-        let bytes = value(piece, self.words);
-        let stored = |outcome: Result<u64, Error>| match outcome {
-            Ok(_) => Ok(true),
-            Err(e) if e.status() == Status::NotStored => Ok(false),
-            Err(e) => Err(e),
-        };
-        Ok(match self.rng.below(16) {
-            0..6 => {
-                let item = self.cache.get(key)?;
-                let seen = item.map_or((0, 0), |i| (content(&i.value, self.words), i.cas));
-                self.seen[place] = seen;
-                Did::Get(seen.0)
-            }
-            6..9 => {
-                self.cache.set(key, &bytes, 0, 0)?;
-                Did::Set(piece)
-            }
-            9 => Did::Add(piece, stored(self.cache.add(key, &bytes, 0, 0))?),
-            10 => Did::Replace(piece, stored(self.cache.replace(key, &bytes, 0, 0))?),
-            11..13 => Did::Append(piece, stored(self.cache.append(key, &bytes))?),
-            13 => Did::Delete(self.cache.delete(key)?),
-            _ if self.seen[place].0 == 0 => return self.operate(key, place),
-            _ => {
-                let (old, cas) = self.seen[place];
-                let swapped = match self.cache.compare_and_swap(key, &bytes, 0, 0, cas) {
-                    Ok(_) => Swapped::Yes,
-                    Err(e) if e.status() == Status::Exists => Swapped::Other,
-                    Err(e) if e.status() == Status::NotFound => Swapped::Nothing,
-                    Err(e) => return Err(e),
-                };
-                Did::Swap(old, piece, swapped)
-            }
-        })
-    }
-}
-
-/// Waits until all processes are at this round.
-fn meet(page: &Page, round: u64) {
-    page.word(0).fetch_add(1, SeqCst);
-    while page.word(0).load(SeqCst) < (round + 1) * PROCESSES as u64 {
-        std::thread::yield_now();
-    }
-}
-
-fn recorder(link: &mut Link, args: &[String]) {
+/// A process of the crew: works while the gate is open and its journal has room.
+fn worker(link: &mut Link, args: &[String]) {
+    let number = |place: usize| args[place].parse::<usize>().unwrap();
     let page = Page::open(args[1].as_ref());
-    let (me, rounds): (u64, u64) = (args[2].parse().unwrap(), args[3].parse().unwrap());
-    let mut recorder = Recorder {
-        cache: Cache::open(&args[0]).expect("open"),
-        rng: Rng::new(me + 30),
-        me,
-        pieces: 0,
-        words: args[4].parse().unwrap(),
-        seen: [(0, 0); KEYS],
-    };
-    for round in 0..rounds {
-        let keys: Vec<_> = (0..KEYS).map(|k| format!("{round}/{k}").into_bytes()).collect();
-        recorder.seen = [(0, 0); KEYS];
-        let mut events = vec![Vec::new(); KEYS];
-        if me == 0 && round > 1 {
-            // Nobody uses these keys any more; an eviction would have no explanation.
-            let old: Vec<_> = (0..KEYS).map(|k| format!("{}/{k}", round - 2)).collect();
-            recorder.cache.delete_many(&old).expect("delete");
+    let cache = Cache::open(&args[0]).expect("open");
+    let journal = journal(&page, number(2), number(3));
+    let mut recorder = Recorder::new(&cache, journal, VARIANTS[number(5)].habits, number(4) as u32, number(6) as u64);
+    link.signal();
+    while !journal.is_full() {
+        match page.word(GATE).load(SeqCst) {
+            SHUT => std::thread::sleep(Duration::from_micros(50)),
+            OPEN => recorder.work(),
+            _ => return,
         }
-        meet(&page, round);
-        while events.iter().any(|events| events.len() < OPS) {
-            let place = recorder.rng.below(KEYS as u64) as usize;
-            if events[place].len() == OPS {
-                continue;
-            }
-            let start = clock();
-            match recorder.operate(&keys[place], place) {
-                Ok(did) => events[place].push(Event { start, end: clock(), did }),
-                Err(e) => assert_eq!(e.status(), Status::Busy, "{e}"),
-            }
+    }
+}
+
+/// Stores items beside the hot keys, so that their buckets are split; and takes some away and puts them back, so that chains
+/// behind their buckets come and go.
+fn neighbour(link: &mut Link, args: &[String]) {
+    let (page, count): (_, u64) = (Page::open(args[1].as_ref()), args[2].parse().unwrap());
+    let cache = Cache::open(&args[0]).expect("open");
+    let mut rng = Rng::new(3);
+    let name = |n: u64| format!("neighbour/{n:08}").into_bytes();
+    link.signal();
+    let mut stored = 0;
+    while page.word(GATE).load(SeqCst) != OVER {
+        if stored < count {
+            cache.set(&name(stored), b"beside", 0, 0).expect("set");
+            stored += 1;
         }
-        link.send(&events);
+        let n = rng.below(stored);
+        match cache.delete(&name(n)).and_then(|_| cache.set(&name(n), b"beside again", 0, 0)) {
+            Err(e) if e.status() != Status::Busy => panic!("{e}"),
+            _ => {}
+        }
     }
 }
 
 #[test]
 #[ignore = "entry point of the child processes"]
 fn child() {
-    support::child::enter(&[("recorder", recorder)]);
+    support::child::enter(&[("worker", worker), ("neighbour", neighbour)]);
 }
 
-fn histories(name: &str, rounds: u64, words: usize) {
-    let heap = TestHeap::new(64 << 20);
-    let page_path = heap.beside("page");
-    Page::create(&page_path, 8);
-    let mut children: Vec<_> = (0..PROCESSES)
-        .map(|me| {
-            let args = [me.to_string(), rounds.to_string(), words.to_string()];
-            let page = page_path.to_str().unwrap();
-            spawn("recorder", &[heap.path_text(), page, &args[0], &args[1], &args[2]])
+/// A run of one variant: the crew, and what the parent does to it.
+struct Run<'a> {
+    variant: usize,
+    heap: &'a TestHeap,
+    page: &'a Page,
+    page_path: &'a Path,
+    entries: usize,
+    /// How many processes were started.
+    started: u32,
+    seed: u64,
+}
+
+impl Run<'_> {
+    fn variant(&self) -> &'static Variant {
+        &VARIANTS[self.variant]
+    }
+
+    fn start(&mut self, place: usize) -> Child {
+        self.started += 1;
+        let page = self.page_path.to_str().unwrap();
+        let numbers = [place as u64, self.entries as u64, self.started.into(), self.variant as u64, self.seed];
+        let numbers = numbers.map(|n| n.to_string());
+        let [place, entries, who, variant, seed] = numbers.each_ref().map(String::as_str);
+        spawn("worker", &[self.heap.path_text(), page, place, entries, who, variant, seed])
+    }
+
+    fn start_all(&mut self, places: impl Iterator<Item = usize>) -> Vec<(usize, Child)> {
+        let mut crew: Vec<_> = places.map(|place| (place, self.start(place))).collect();
+        crew.iter_mut().for_each(|(_, child)| child.link.await_signal());
+        crew
+    }
+
+    fn start_neighbour(&self) -> Option<Child> {
+        (self.variant().neighbours > 0).then(|| {
+            let count = self.variant().neighbours.to_string();
+            let mut child = spawn("neighbour", &[self.heap.path_text(), self.page_path.to_str().unwrap(), &count]);
+            child.link.await_signal();
+            child
         })
-        .collect();
-    let mut overlaps = 0;
-    for round in 0..rounds {
-        let mut histories = vec![Vec::new(); KEYS];
-        for child in &mut children {
-            let events: Vec<Vec<Event>> = child.link.receive().expect("a recorder failed");
-            histories.iter_mut().zip(events).for_each(|(all, events)| all.extend(events));
+    }
+
+    fn gate(&self, to: u64) {
+        self.page.word(GATE).store(to, SeqCst);
+    }
+
+    fn journal(&self, place: usize) -> Journal<'_> {
+        journal(self.page, place, self.entries)
+    }
+
+    /// Lets the crew work, and kills some of it meanwhile. Puts others in their places while the gate is shut.
+    fn round(&mut self, crew: &mut [Child], reader: &mut Recorder<'_>, rng: &mut Rng) {
+        self.gate(OPEN);
+        let mut dead = Vec::new();
+        let pause = self.variant().pause;
+        let quiet = rng.once_in(2);
+        for _ in 0..KILLED {
+            std::thread::sleep(Duration::from_micros(100 + rng.below(pause)));
+            self.gate(OPEN);
+            let victim = self.victim(crew, &dead, rng);
+            if quiet {
+                // Nobody else changes its key before it is read: what became of the operation is seen.
+                self.gate(SHUT);
+                std::thread::sleep(Duration::from_micros(500));
+            }
+            crew[victim].kill();
+            if let Some(key) = self.journal(victim).bury() {
+                reader.read(key);
+            }
+            dead.push(victim);
         }
-        for (key, mut history) in histories.into_iter().enumerate() {
-            history.sort_by_key(|event| event.start);
-            overlaps += history.windows(2).filter(|pair| pair[1].start < pair[0].end).count();
-            explain(&history).unwrap_or_else(|e| {
-                let evictions = heap.cache.stats().unwrap().evictions;
-                panic!("{name}: key {round}/{key}, {evictions} evictions: {e}")
-            });
+        self.gate(OPEN);
+        if rng.once_in(2) {
+            self.heap.cache.reap().expect("reap");
+        }
+        std::thread::sleep(Duration::from_micros(100 + rng.below(pause)));
+        self.gate(SHUT);
+        for (place, child) in crew.iter_mut().enumerate().filter(|(place, _)| !dead.contains(place)) {
+            assert!(self.journal(place).is_full() || child.is_running(), "process {place} of the crew ended by itself");
+        }
+        for (place, child) in self.start_all(dead.into_iter()) {
+            crew[place] = child;
         }
     }
-    children.into_iter().for_each(|child| child.finish(60));
-    heap.check(name);
-    assert_eq!(heap.cache.stats().unwrap().evictions, 0, "the heap is too small for this test");
-    let histories = rounds * KEYS as u64;
-    report(format_args!("{name}: {histories} histories explained, {overlaps} overlapping pairs"));
-    assert!(overlaps > 100, "the processes hardly met");
+
+    /// Who is killed next: somebody who is caught in an operation, and stopped there; if nobody is, anybody.
+    fn victim(&self, crew: &[Child], dead: &[usize], rng: &mut Rng) -> usize {
+        let first = rng.below(CREW as u64) as usize;
+        let living = || (0..CREW).map(|n| (first + n) % CREW).filter(|place| !dead.contains(place));
+        for _ in 0..200 {
+            let Some(busy) = living().find(|place| self.journal(*place).is_in_operation()) else { continue };
+            crew[busy].stop();
+            if self.journal(busy).is_in_operation() {
+                return busy;
+            }
+            crew[busy].send_signal(libc::SIGCONT);
+        }
+        living().next().expect("not all are dead")
+    }
+
+    /// All events of all journals, by key. flush_all is in each key's history.
+    fn histories(&self) -> Vec<(String, Vec<Event>)> {
+        let keys = self.variant().habits.kinds.len();
+        let mut histories = vec![Vec::new(); keys];
+        for (key, event) in (0..=CREW).flat_map(|place| self.journal(place).events()) {
+            match event.asked {
+                Asked::Flush => histories.iter_mut().for_each(|history| history.push(event)),
+                _ => histories[key].push(event),
+            }
+        }
+        let names = (0..keys).map(|key| String::from_utf8(key_name(key)).unwrap());
+        names.zip(histories).collect()
+    }
+}
+
+/// Variants run one after the other: each has more processes than the machine has processors.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Records a run with so many kills, or until the journals are full if there are none; and explains it.
+fn record(variant: usize, kills: u64, entries: usize) {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let Variant { habits, heap: size, .. } = &VARIANTS[variant];
+    let heap = TestHeap::new(*size);
+    let page_path = heap.beside("page");
+    let page = Page::create(&page_path, JOURNALS + (CREW + 1) * journal::words(entries));
+    let mut run = Run { variant, heap: &heap, page: &page, page_path: &page_path, entries, started: 0, seed: 1 };
+    let mut rng = Rng::new(variant as u64 + 40);
+    let mut reader = Recorder::new(&heap.cache, journal(&page, CREW, entries), *habits, 0, 0);
+    let read_all = |reader: &mut Recorder<'_>| (0..habits.kinds.len()).for_each(|key| reader.read(key));
+
+    read_all(&mut reader);
+    let mut crew: Vec<Child> = run.start_all(0..CREW).into_iter().map(|(_, child)| child).collect();
+
+    let neighbour = run.start_neighbour();
+    let rounds = kills.div_ceil(KILLED as u64);
+    for _ in 0..rounds {
+        run.round(&mut crew, &mut reader, &mut rng);
+        read_all(&mut reader);
+    }
+
+    run.gate(if rounds == 0 { OPEN } else { OVER });
+    crew.into_iter().for_each(|child| child.finish(300));
+    run.gate(OVER);
+    if let Some(neighbour) = neighbour {
+        neighbour.finish(60);
+    }
+    read_all(&mut reader);
+    heap.cache.reap().expect("reap");
+
+    let killed = rounds * KILLED as u64;
+    explain(&run, killed);
+}
+
+/// Explains what was recorded, and says how much that was.
+fn explain(run: &Run<'_>, killed: u64) {
+    let Variant { name, habits, .. } = run.variant();
+    let stats = run.heap.cache.stats().expect("stats");
+    let evicting = stats.evictions > 0;
+    // The dead may have evicted an item each that they had not counted yet.
+    let evictions = if evicting { stats.evictions + killed } else { 0 };
+    let histories = run.histories();
+    let explained = explain_all(&histories, evictions).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let sum = explained.sum;
+    report(format_args!(
+        "{name}: {} operations in {} histories explained, the longest of {}; {} began while another was open; {:?} for the check",
+        sum.events, explained.histories, explained.longest, explained.overlaps, explained.took
+    ));
+    report(format_args!(
+        "    {killed} killed, {} of them in an operation: {} had happened, {} had not, {} unseen; {} evictions for {} missed; \
+         at most {} configurations; {} splits, {} superblocks of chains, {} busy",
+        sum.happened + sum.not_happened + sum.unseen,
+        sum.happened,
+        sum.not_happened,
+        sum.unseen,
+        stats.evictions,
+        sum.evictions,
+        sum.configurations,
+        stats.splits,
+        stats.superblocks_chain,
+        stats.busy
+    ));
+    run.heap.check(name);
+    let tiny = habits.kinds == HUGE;
+    assert_eq!(evicting, tiny, "{} evictions", stats.evictions);
+    assert!(!tiny || sum.evictions > 20, "hardly any eviction was noticed");
+    assert!(explained.overlaps * 50 > sum.events, "the processes hardly met");
+    // With values this long nearly all time is spent before the commit.
+    assert!(killed == 0 || tiny || sum.happened > 0 && sum.not_happened > 0, "the dead had all done the same");
 }
 
 #[test]
-fn small_values_have_linear_histories() {
-    histories("small values", scaled(1_500, 200_000), 1);
+fn histories_without_kills() {
+    record(0, 0, scaled(12_000, 200_000) as usize);
 }
 
 #[test]
-fn large_values_have_linear_histories() {
-    histories("values of fragments", scaled(60, 10_000), 9_000);
+fn histories_with_kills() {
+    record(1, scaled(150, 3_000), scaled(30_000, 400_000) as usize);
+}
+
+#[test]
+fn histories_with_kills_and_expiry() {
+    record(2, scaled(120, 3_000), scaled(30_000, 400_000) as usize);
+}
+
+#[test]
+fn histories_with_kills_and_evictions() {
+    record(3, scaled(90, 3_000), scaled(30_000, 400_000) as usize);
+}
+
+#[test]
+fn histories_with_kills_and_flushes() {
+    record(4, scaled(120, 3_000), scaled(30_000, 400_000) as usize);
 }

@@ -22,7 +22,7 @@ impl Window {
 }
 
 /// When an item expires.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Expiry {
     /// Not at all; shown as 0.
     Never,

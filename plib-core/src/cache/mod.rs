@@ -148,8 +148,15 @@ impl<'c> Times<'c> {
     /// Whether an item with this meta word and word 2 is alive.
     #[inline]
     pub(crate) fn life(&mut self, op: &Op<'_>, meta: Meta, times: u64) -> Life {
+        let epoch = self.epoch(op.heap);
+        self.life_under(epoch, meta, times)
+    }
+
+    /// The same under a flush epoch that was looked up before.
+    #[inline]
+    fn life_under(&mut self, epoch: u32, meta: Meta, times: u64) -> Life {
         let (_, expiry) = item::times(times);
-        if !item::unflushed(meta, self.epoch(op.heap)) {
+        if !item::unflushed(meta, epoch) {
             Life::Flushed
         } else if expiry != 0 && expiry <= self.now() && !mutant::is(Mutant::Immortal) {
             Life::Expired

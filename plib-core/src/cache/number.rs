@@ -87,7 +87,7 @@ impl<'c> Op<'c> {
         self.heap.init_pair(fresh.claimed.block, info, Pair { number, cas: 0 });
         let cas = self.commit(key, &fresh, &mut times, |existing| match (existing, &from) {
             (None, None) => Decision::Store,
-            (Some(e), Some(f)) if e.block == f.block && e.meta.identity() == f.meta.identity() && e.cas == f.cas => {
+            (Some(e), Some(f)) if e.is_life_of(f.block, f.meta, f.cas) => {
                 let now = self.heap.times_word(e.block).load(Ordering::Relaxed);
                 self.heap.times_word(fresh.claimed.block).store(now, Ordering::Relaxed);
                 Decision::Store

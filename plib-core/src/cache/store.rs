@@ -25,6 +25,14 @@ pub(super) struct Existing {
     pub cas: u64,
 }
 
+impl Existing {
+    /// Whether it is still what was read: the same life of the same block with the same cas.
+    pub fn is_life_of(&self, block: Block, meta: Meta, cas: u64) -> bool {
+        let same = self.block == block && self.meta.identity() == meta.identity() && self.cas == cas;
+        same || mutant::is(Mutant::NoRecheck)
+    }
+}
+
 /// A new item: filled, not yet visible.
 pub(super) struct Fresh {
     pub claimed: Claimed,
@@ -261,7 +269,7 @@ impl<'c> Op<'c> {
             if self.copy_old(&view, &fresh, old_at).is_some() {
                 let stored = self.commit(key, &fresh, &mut times, |existing| match existing {
                     // The same life of the same block with the same cas: what was copied is the whole old value.
-                    Some(e) if e.block == view.block && e.meta.identity() == view.meta.identity() && e.cas == cas => {
+                    Some(e) if e.is_life_of(view.block, view.meta, cas) => {
                         // A touch in between keeps its expiry.
                         let now = self.heap.times_word(e.block).load(Ordering::Relaxed);
                         self.heap.times_word(fresh.claimed.block).store(now, Ordering::Relaxed);
@@ -328,9 +336,8 @@ impl<'c> Op<'c> {
             };
             let search = self.search(&bucket, key);
             let existing = search.hit.and_then(|(_, slot)| self.existing(slot));
-            let alive = existing.as_ref().filter(|e| {
-                times.life(self, e.meta, self.heap.times_word(e.block).load(Ordering::Relaxed)) == Life::Alive
-            });
+            let epoch = times.epoch(self.heap);
+            let alive = existing.as_ref().filter(|e| self.is_alive_under(epoch, e, times));
             if let Decision::Refuse(status) = decide(alive) {
                 bucket.unlock();
                 break Err(status);
@@ -345,7 +352,7 @@ impl<'c> Op<'c> {
                 }
                 continue;
             }
-            break self.publish(bucket, &search, existing, key, fresh, times, &mut spare);
+            break self.publish(bucket, &search, existing, key, fresh, epoch, &mut spare);
         };
         self.give_back(spare);
         match result {
@@ -374,14 +381,20 @@ impl<'c> Op<'c> {
         let bucket = self.lock_key(key.hash)?;
         let search = self.search(&bucket, key);
         let existing = search.hit.and_then(|(_, slot)| self.existing(slot));
-        let alive = existing
-            .as_ref()
-            .filter(|e| times.life(self, e.meta, self.heap.times_word(e.block).load(Ordering::Relaxed)) == Life::Alive);
+        let epoch = times.epoch(self.heap);
+        let alive = existing.as_ref().filter(|e| self.is_alive_under(epoch, e, times));
         if let Decision::Refuse(status) = decide(alive) {
             bucket.unlock();
             return Err(status);
         }
-        self.publish(bucket, &search, existing, key, fresh, times, spare)
+        self.publish(bucket, &search, existing, key, fresh, epoch, spare)
+    }
+
+    /// Whether an item of a locked bucket is alive under `epoch`. What replaces it must be stamped with that very epoch: if a
+    /// flush comes after this look, it takes the new item as it would have taken this one.
+    fn is_alive_under(&self, epoch: u32, item: &Existing, times: &mut Times<'_>) -> bool {
+        let word = self.heap.times_word(item.block).load(Ordering::Relaxed);
+        times.life_under(epoch, item.meta, word) == Life::Alive
     }
 
     pub(super) fn give_back(&self, spare: Option<Claimed>) {
@@ -403,7 +416,7 @@ impl<'c> Op<'c> {
         Some(Existing { block, meta: block::load(self.heap.meta(block)), cas })
     }
 
-    /// The part of a store that is done under the lock.
+    /// The part of a store that is done under the lock. `epoch` was read under it.
     #[allow(clippy::too_many_arguments, reason = "the state of one commit")]
     pub(super) fn publish(
         &self,
@@ -412,7 +425,7 @@ impl<'c> Op<'c> {
         existing: Option<Existing>,
         key: &Key,
         fresh: &Fresh,
-        times: &mut Times<'_>,
+        epoch: u32,
         spare: &mut Option<Claimed>,
     ) -> Result<u64, Status> {
         let (new, info) = (fresh.claimed, fresh.info);
@@ -444,7 +457,8 @@ impl<'c> Op<'c> {
         if let Some(old) = &replaced {
             self.context.intent.old.store(BlockRef::new(old.block.unit, old.meta.version()).0, Ordering::Release);
         }
-        block::publish(self.heap.meta(new.block), Meta::live(times.epoch(self.heap), new.meta.version()));
+        let epoch = if mutant::is(Mutant::LateEpoch) { Times::new(self.client).epoch(self.heap) } else { epoch };
+        block::publish(self.heap.meta(new.block), Meta::live(epoch, new.meta.version()));
         let slot = Slot::new(key.hash, new.block.unit);
         match place {
             Some(word) => bucket.commit(word, slot),

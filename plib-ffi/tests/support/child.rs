@@ -101,6 +101,16 @@ impl Child {
         assert_eq!(unsafe { libc::kill(self.pid(), signal) }, 0);
     }
 
+    /// SIGSTOP, and wait until it does nothing any more.
+    pub fn stop(&self) {
+        self.send_signal(libc::SIGSTOP);
+        // SAFETY: zeros are a siginfo_t.
+        let mut info = unsafe { std::mem::zeroed() };
+        let what = libc::WSTOPPED | libc::WEXITED | libc::WNOWAIT;
+        // SAFETY: `info` is a place for the news, which is left for whoever waits for the child's end.
+        assert_eq!(unsafe { libc::waitid(libc::P_PID, self.process.id(), &mut info, what) }, 0);
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.process.try_wait().expect("wait").is_none()
     }

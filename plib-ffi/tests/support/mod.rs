@@ -6,8 +6,10 @@
 pub mod child;
 pub mod front;
 pub mod heap;
+pub mod journal;
 pub mod page;
 pub mod record;
+pub mod recorder;
 pub mod rng;
 
 /// Whether the long variants were asked for (`PLIB_EXHAUSTIVE=1`); CI runs sampled ones.
