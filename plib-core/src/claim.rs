@@ -127,6 +127,10 @@ impl<'c> Op<'c> {
             let s = partial.next(line.partial.load(Ordering::Relaxed) as u32)?;
             let Some(descriptor) = self.heap.descriptor(s).filter(|d| d.serves(class)) else {
                 partial.remove(s);
+                // It may have come to the class between the two.
+                if self.heap.descriptor(s).is_some_and(|d| d.serves(class)) {
+                    partial.insert(s);
+                }
                 continue;
             };
             let Some((first, bits)) = descriptor.take_free(MAGAZINE as u32) else {
@@ -193,8 +197,11 @@ impl<'c> Op<'c> {
             }
         }
         descriptor.change(descriptor.state(), Use::Class(class), Owner::NOBODY);
-        let now = self.heap.hot().cas.0.load(Ordering::Relaxed);
-        self.heap.class_line(class).gained_one(now);
+        if !self.has_superblocks(class) {
+            // The first one: what comes into it is new.
+            let now = self.heap.hot().cas.0.load(Ordering::Relaxed);
+            self.heap.class_line(class).typical.store(now, Ordering::Relaxed);
+        }
         self.hint_class(s, class);
         self.context.intent.superblock.store(0, Ordering::Release);
     }
@@ -208,23 +215,14 @@ impl<'c> Op<'c> {
         self.heap.partial(class).insert(s);
     }
 
-    /// Rebuilds hints and counts from the descriptors; rare, after deaths.
+    /// Rebuilds the hints from the descriptors; rare, after deaths.
     fn refresh_hints(&self) {
-        let mut counts = [0u64; crate::layout::CLASSES];
         for s in 0..self.heap.geometry().superblocks {
             match self.heap.descriptor(s).map(|d| d.state().usage()) {
                 Some(Use::Free) => self.heap.pool().insert(s),
-                Some(Use::Class(class) | Use::Draining(class)) => {
-                    self.heap.members(class).insert(s);
-                    if let Some(count) = counts.get_mut(class) {
-                        *count += 1;
-                    }
-                }
+                Some(Use::Class(class) | Use::Draining(class)) => self.heap.members(class).insert(s),
                 _ => {}
             }
-        }
-        for (class, count) in counts.iter().enumerate() {
-            self.heap.class_line(class).superblocks.store(*count, Ordering::Relaxed);
         }
     }
 

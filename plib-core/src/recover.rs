@@ -205,9 +205,7 @@ impl Op<'_> {
     /// Drops a superblock that left its class from the hints of all classes.
     fn forget_members(&self, s: u32) {
         for class in 0..crate::layout::CLASSES {
-            if self.heap.members(class).remove(s) {
-                self.heap.class_line(class).lost_one();
-            }
+            self.heap.members(class).remove(s);
             self.heap.partial(class).remove(s);
         }
     }
