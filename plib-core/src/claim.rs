@@ -121,9 +121,14 @@ impl<'c> Op<'c> {
 
     /// Refills the magazine from a superblock that is hinted to have free blocks, and claims one of them.
     fn claim_partial(&self, class: usize, record: &AtomicU64) -> Option<Claimed> {
-        let partial = self.heap.partial(class);
+        let (partial, magazine) = (self.heap.partial(class), self.context.magazine(class));
         let line = self.heap.class_line(class);
         loop {
+            while let Some(unit) = magazine.pop() {
+                if let Some(claimed) = self.try_claim(unit, class, record) {
+                    return Some(claimed);
+                }
+            }
             let s = partial.next(line.partial.load(Ordering::Relaxed) as u32)?;
             let Some(descriptor) = self.heap.descriptor(s).filter(|d| d.serves(class)) else {
                 partial.remove(s);
@@ -133,24 +138,24 @@ impl<'c> Op<'c> {
                 }
                 continue;
             };
-            let Some((first, bits)) = descriptor.take_free(MAGAZINE as u32) else {
+            // In the magazine before they leave the hints: if I die between, whoever adopts it finds them.
+            let taken = descriptor.take_free(MAGAZINE as u32, |first, bits| {
+                magazine.clear();
+                // Highest first, so that blocks are handed out in address order.
+                for bit in (0..64).rev().filter(|bit| bits >> bit & 1 == 1) {
+                    magazine.push(self.heap.block_in(s, class, first + bit).unit);
+                }
+            });
+            if !taken {
+                magazine.clear();
                 partial.remove(s);
                 // A block freed between the two is hinted again here.
                 if descriptor.has_free_hint() {
                     partial.insert(s);
                 }
                 continue;
-            };
+            }
             line.partial.store(u64::from(s), Ordering::Relaxed);
-            // Highest first, so that blocks are handed out in address order.
-            for bit in (0..64).rev().filter(|bit| bits >> bit & 1 == 1) {
-                self.context.magazine(class).push(self.heap.block_in(s, class, first + bit).unit);
-            }
-            while let Some(unit) = self.context.magazine(class).pop() {
-                if let Some(claimed) = self.try_claim(unit, class, record) {
-                    return Some(claimed);
-                }
-            }
         }
     }
 
@@ -229,8 +234,9 @@ impl<'c> Op<'c> {
     /// Gives up a claimed block that nothing names.
     pub fn unclaim(&self, claimed: Claimed, record: &AtomicU64) {
         block::release(self.heap.meta(claimed.block), claimed.meta);
-        record.store(0, Ordering::Release);
+        // Offered while the record names it, so that one who dies between takes no hint with him.
         self.offer(claimed.block, claimed.class);
+        record.store(0, Ordering::Release);
     }
 
     /// Offers a block that was just freed to the next claimer.
@@ -243,7 +249,7 @@ impl<'c> Op<'c> {
 
     /// Notes a free block where every context finds it.
     #[inline(never)]
-    fn spill(&self, block: Block, class: usize) {
+    pub fn spill(&self, block: Block, class: usize) {
         if let (Some(descriptor), Some(i)) = (self.heap.descriptor(block.superblock), self.heap.number_of(block, class))
         {
             descriptor.hint_free(i);
@@ -259,6 +265,29 @@ impl<'c> Op<'c> {
                     self.spill(block, class);
                 }
             }
+        }
+    }
+
+    /// Notes every free block that an adopted context's magazines name, those included that its owner had just taken out.
+    pub fn rehint_magazines(&self) {
+        for class in 0..crate::layout::CLASSES {
+            let magazine = self.context.magazine(class);
+            for block in magazine.all().filter_map(|unit| self.heap.block(unit)) {
+                if self.class_of(block) == Some(class) {
+                    self.rehint(block);
+                }
+            }
+            magazine.clear();
+        }
+    }
+
+    /// Notes a block where every context finds it, if it is free: whoever freed it may have died before he could.
+    pub fn rehint(&self, block: Block) {
+        let Some(class) = self.class_of(block).filter(|class| self.heap.number_of(block, *class).is_some()) else {
+            return;
+        };
+        if block::load(self.heap.meta(block)).state() == State::Free {
+            self.spill(block, class);
         }
     }
 

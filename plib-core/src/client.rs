@@ -164,6 +164,26 @@ impl Magazine {
         self.count.store(n.wrapping_add(1), Ordering::Relaxed);
         true
     }
+
+    /// Forgets all blocks.
+    pub fn clear(&self) {
+        self.count.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether a block is in it.
+    pub fn contains(&self, unit: u64) -> bool {
+        let count = self.count.load(Ordering::Relaxed) as usize;
+        self.units.iter().take(count).any(|u| u.load(Ordering::Relaxed) == unit)
+    }
+
+    /// Every block that is in it or was taken out last: its owner may have died with one in hand.
+    pub fn all(&self) -> impl Iterator<Item = u64> + '_ {
+        self.units.iter().map(|u| u.load(Ordering::Relaxed))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.count.load(Ordering::Relaxed) == 0
+    }
 }
 
 /// Hazards a context can hold: the block (or head), and the fragment being read.
@@ -238,6 +258,15 @@ impl ContextMemory {
     /// Whether a hazard names superblock `s`.
     pub(crate) fn protects(&self, s: u32) -> bool {
         self.hazards.iter().take(HAZARDS).any(|h| h.load(Ordering::Acquire) == u64::from(s) + 1)
+    }
+
+    /// Whether nothing is left in it of whoever worked from it.
+    pub(crate) fn is_tidy(&self) -> bool {
+        let empty = |word: &AtomicU64| word.load(Ordering::Relaxed) == 0;
+        let Intent { bucket, other, new, parts, old, victim, superblock, large, unlinked, lines } = &self.intent;
+        let words = [bucket, other, new, parts, old, victim, superblock, large, unlinked, &self.items_untold];
+        words.into_iter().chain(lines).chain(self.hazards.iter().take(HAZARDS)).all(empty)
+            && self.magazines.iter().all(Magazine::is_empty)
     }
 
     fn clear_hazards(&self) {
@@ -407,6 +436,7 @@ impl Client {
             self.abandon(context, owner);
             return None;
         }
+        op.rehint_magazines();
         context.set_thread(context.load(), tid);
         Some(owner)
     }
@@ -560,6 +590,8 @@ pub(crate) struct Op<'c> {
     pub me: Owner,
 }
 
+/// Items that a context adds or removes before it tells the heap.
+const TELL_AT: u64 = 32;
 /// cas values that a context takes from the heap at a time.
 const CAS_RANGE: u64 = 256;
 
@@ -629,9 +661,26 @@ impl<'c> Op<'c> {
     #[inline]
     pub fn tell_items(&self, all: bool) {
         let untold = self.context.items_untold.load(Ordering::Relaxed);
-        if (untold as i64).unsigned_abs() >= if all { 1 } else { 32 } {
+        if (untold as i64).unsigned_abs() >= if all { 1 } else { TELL_AT } {
             self.context.items_untold.store(0, Ordering::Relaxed);
             self.heap.hot().items.0.fetch_add(untold, Ordering::Relaxed);
+        }
+    }
+
+    /// Sets the estimate of the number of items right if it is off by more than what others may be telling just now: who
+    /// is killed while he tells takes his last few dozen items with him, and without this that would add up.
+    pub fn recount_items(&self) {
+        let word = &self.heap.hot().items.0;
+        let seen = word.load(Ordering::Acquire);
+        let (mut told, mut others) = (0u64, 0u64);
+        for context in (1..=self.heap.geometry().contexts).filter_map(|n| self.heap.context(n)) {
+            let untold = context.items_untold.load(Ordering::Relaxed);
+            told = told.wrapping_add(context.counter(Counter::Items)).wrapping_sub(untold);
+            others += u64::from(context.load().is_busy() && !core::ptr::eq(context, self.context));
+        }
+        if (told.wrapping_sub(seen) as i64).unsigned_abs() > others * (TELL_AT + 1) {
+            // If somebody told something meanwhile it is left for the next time.
+            let _ = word.compare_exchange(seen, told, Ordering::AcqRel, Ordering::Relaxed);
         }
     }
 
@@ -647,7 +696,11 @@ impl<'c> Op<'c> {
 
     /// Recovers every dead client.
     pub fn reap(&self) -> u32 {
-        self.client.recover_the_dead()
+        let recovered = self.client.recover_the_dead();
+        if recovered > 0 {
+            self.recount_items();
+        }
+        recovered
     }
 }
 

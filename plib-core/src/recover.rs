@@ -74,6 +74,7 @@ impl Op<'_> {
                         self.free(line, meta);
                     }
                 }
+                State::Free => self.rehint(line),
                 _ => {}
             }
             clear(word);
@@ -114,6 +115,7 @@ impl Op<'_> {
             match meta.state() {
                 State::Claimed if meta.owner().context() == self.me.context() => self.bury(block, life, parts),
                 State::Live if life.is_life(meta) => self.bury_unnamed(block, life)?,
+                State::Free => self.rehint(block),
                 _ => {}
             }
         }
