@@ -1,11 +1,13 @@
-//! What the tests share: heaps of their own, child processes, checksummed values, fronts.
+//! What the tests share: heaps of their own, child processes, checksummed values, journals, fronts.
 
 // Each test file is a program of its own and uses a part of this.
 #![allow(dead_code)]
 
 pub mod child;
+pub mod fork;
 pub mod front;
 pub mod heap;
+pub mod journal;
 pub mod page;
 pub mod record;
 pub mod rng;
