@@ -186,6 +186,8 @@ impl Magazine {
     }
 }
 
+/// The id of no thread: the kernel's end at 2^22.
+const NO_THREAD: u32 = i32::MAX as u32;
 /// Hazards a context can hold: the block (or head), and the fragment being read.
 pub(crate) const HAZARDS: usize = 2;
 const COUNTERS: usize = 64;
@@ -244,6 +246,13 @@ impl ContextMemory {
 
     fn set_thread(&self, state: ContextState, tid: u32) {
         self.thread.store(u64::from(state.incarnation()) << 32 | u64::from(tid), Ordering::Release);
+    }
+
+    /// Notes that its thread has vanished, whoever has the thread's id now.
+    fn forget_thread(&self, state: ContextState, tid: u32) {
+        let word = |tid: u32| u64::from(state.incarnation()) << 32 | u64::from(tid);
+        // Somebody may have adopted it just now: then the word says so.
+        let _ = self.thread.compare_exchange(word(tid), word(NO_THREAD), Ordering::AcqRel, Ordering::Relaxed);
     }
 
     pub(crate) fn magazine(&self, class: usize) -> &Magazine {
@@ -394,6 +403,17 @@ impl Client {
         let free = (0..total).find_map(|i| self.try_claim(start.wrapping_add(i) % total + 1, tid));
         let found = free.or_else(|| (1..=total).find_map(|number| self.adopt(number, tid)));
         found.map(ContextId).ok_or(Status::Busy)
+    }
+
+    /// For a thread that comes to this client for the first time: contexts under its id were left by one that had the id
+    /// before it and vanished inside an operation. They count as dead from here on.
+    pub fn disown_thread(&self, tid: u32) {
+        for context in (1..=self.heap.geometry().contexts).filter_map(|n| self.heap.context(n)) {
+            let state = context.load();
+            if state.is_busy() && self.is_mine(state) && context.thread(state) == Some(tid) {
+                context.forget_thread(state, tid);
+            }
+        }
     }
 
     /// How many contexts a client holds.

@@ -8,9 +8,11 @@ pub mod fork;
 pub mod front;
 pub mod heap;
 pub mod journal;
+pub mod namespace;
 pub mod page;
 pub mod record;
 pub mod rng;
+pub mod stopped;
 
 /// Whether the long variants were asked for (`PLIB_EXHAUSTIVE=1`); CI runs sampled ones.
 pub fn exhaustive() -> bool {
