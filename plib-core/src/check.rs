@@ -411,3 +411,111 @@ impl Check<'_, '_> {
 fn is_at_rest(stats: &Stats) -> bool {
     stats.clients <= 1 && stats.contexts <= 1
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    extern crate std;
+    use super::*;
+    use crate::arena::{Arena, set};
+    use crate::heap::superblock::Use;
+    use std::vec::Vec;
+
+    /// A heap with items of some sizes, chains not needed, in which `harm` was done; what a check of it says.
+    fn after(harm: impl FnOnce(&Op<'_>)) -> (Vec<&'static str>, CheckSummary) {
+        let arena = Arena::new();
+        let client = arena.client(0);
+        let id = client.claim_context(0).unwrap();
+        for i in 0..200u32 {
+            set(&client, id, &i.to_le_bytes(), 10 + i as usize * 30);
+        }
+        set(&client, id, b"large", 200_000);
+        let op = client.op(id.0);
+        harm(&op);
+        let mut kinds = Vec::new();
+        let sum = op.check(&mut |finding| kinds.push(finding.kind));
+        (kinds, sum)
+    }
+
+    fn used(op: &Op<'_>, usage: impl Fn(Use) -> bool) -> u32 {
+        let superblocks = 0..op.heap.geometry().superblocks;
+        superblocks.into_iter().find(|s| usage(op.heap.descriptor(*s).unwrap().state().usage())).unwrap()
+    }
+
+    /// A context that nobody has.
+    fn last<'c>(op: &Op<'c>) -> &'c crate::client::ContextMemory {
+        op.heap.context(crate::arena::CONTEXTS).unwrap()
+    }
+
+    #[test]
+    fn a_sound_heap_at_rest_has_nothing_to_find() {
+        let (kinds, sum) = after(|_| ());
+        assert!(kinds.is_empty() && sum.at_rest, "{kinds:?}");
+        assert_eq!((sum.items, sum.items_off, sum.bytes_off, sum.unhinted_blocks), (201, 0, 0, 0));
+    }
+
+    #[test]
+    fn what_no_table_leads_to_is_found() {
+        let lost = ["superblock that no hint leads to"];
+        let (kinds, _) = after(|op| assert!(op.heap.pool().remove(used(op, |u| u == Use::Free))));
+        assert_eq!(kinds, lost);
+        let (kinds, _) = after(|op| {
+            let s = used(op, |u| matches!(u, Use::Class(_)));
+            assert!((0..crate::layout::CLASSES).any(|class| op.heap.members(class).remove(s)));
+        });
+        assert_eq!(kinds, lost);
+        let (kinds, _) = after(|op| {
+            let descriptor = op.heap.descriptor(used(op, |u| u == Use::Free)).unwrap();
+            descriptor.change(descriptor.state(), Use::Index, Owner::NOBODY).unwrap();
+        });
+        assert_eq!(kinds, ["superblocks of buckets that the directory does not name"]);
+    }
+
+    #[test]
+    fn what_nobody_holds_any_more_is_found() {
+        let dead = u64::from(Owner::new(crate::arena::CONTEXTS, 77).0);
+        let untidy = ["op context left untidy"];
+        assert_eq!(after(|op| last(op).intent.victim.store(5, Ordering::Relaxed)).0, untidy);
+        assert_eq!(after(|op| last(op).items_untold.store(5, Ordering::Relaxed)).0, untidy);
+        assert_eq!(after(|op| assert!(last(op).magazine(3).push(4096))).0, untidy);
+        let (kinds, _) = after(|op| op.heap.hot().large.0.store(dead, Ordering::Relaxed));
+        assert_eq!(kinds, ["right to reserve held by nobody"]);
+        let (kinds, _) = after(|op| op.heap.bucket(9).unwrap().try_lock(Owner(dead as u32)).unwrap());
+        assert_eq!(kinds, ["bucket locked by the dead"]);
+        let (kinds, _) = after(|op| {
+            let class = class::for_size(200).unwrap();
+            op.claim(class, &op.context.intent.old).unwrap();
+            op.context.intent.old.store(0, Ordering::Relaxed);
+            // Its context goes on under another name: the block is nobody's.
+            let block = op.heap.block(op.context.magazine(class).all().next().unwrap()).unwrap();
+            let word = op.heap.meta(block);
+            word.store(Meta::claimed(Owner(dead as u32), block::load(word).version()).0, Ordering::Relaxed);
+        });
+        assert!(kinds.contains(&"block held by the dead"), "{kinds:?}");
+    }
+
+    #[test]
+    fn counters_and_hints_are_set_right() {
+        let lose = |op: &Op<'_>| {
+            op.count(Counter::Items, 3);
+            op.count(Counter::Bytes, 1000);
+            op.heap.hot().items.0.fetch_add(40, Ordering::Relaxed);
+            let class = class::for_size(200).unwrap();
+            let s = used(op, |u| u == Use::Class(class));
+            assert!(op.heap.descriptor(s).unwrap().take_free(5, |_, _| ()));
+            let mut again = CheckSummary::default();
+            for _ in 0..2 {
+                again = op.check(&mut |finding| assert_eq!(finding.kind, ""));
+                assert!(again.at_rest);
+                if again.items_off != 0 {
+                    assert_eq!((again.items_off, again.bytes_off, again.unhinted_blocks), (-3, -1000, 5));
+                    assert!(again.estimate_off < 0);
+                }
+            }
+            assert_eq!((again.items_off, again.bytes_off, again.unhinted_blocks), (0, 0, 0));
+            assert_eq!(op.heap.hot().items.0.load(Ordering::Relaxed), again.items);
+        };
+        let (kinds, sum) = after(lose);
+        assert!(kinds.is_empty());
+        assert_eq!((sum.items_off, sum.estimate_off), (0, 0));
+    }
+}

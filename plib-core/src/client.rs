@@ -741,4 +741,88 @@ mod tests {
         let slot = SlotState::new(0x1ff_ffff, true);
         assert!(slot.in_use() && slot.incarnation() == 0xff_ffff);
     }
+
+    #[cfg(not(loom))]
+    use crate::arena::{Arena, set};
+
+    /// As if the process behind a client were gone and somebody had noticed.
+    #[cfg(not(loom))]
+    fn kill(client: Client) {
+        let slot = client.heap.client(client.slot).unwrap();
+        slot.state.store(SlotState::new(client.incarnation, false).0, Ordering::Release);
+    }
+
+    #[cfg(not(loom))]
+    #[test]
+    fn incarnations_wrap() {
+        let arena = Arena::new();
+        let slot = arena.heap.client(0).unwrap();
+        slot.state.store(SlotState::new(0xff_fffe, false).0, Ordering::Release);
+        for expected in [0xff_ffff, 0, 1] {
+            let client = arena.client(0);
+            assert_eq!(client.incarnation, expected);
+            let last = ContextState::new(0xfffe, false, 0, 0);
+            (1..=crate::arena::CONTEXTS)
+                .for_each(|n| arena.heap.context(n).unwrap().state.store(last.0, Ordering::Release));
+            let ids: [ContextId; 2] = core::array::from_fn(|_| client.claim_context(0).unwrap());
+            for id in ids {
+                assert_eq!(id.0.incarnation(), 0xffff);
+                client.release_context(id);
+                // The next owner of the same context has incarnation 0, and is somebody all the same.
+                let next = client.try_claim(id.0.context(), 0).unwrap();
+                assert!(next.incarnation() == 0 && next != Owner::NOBODY);
+                assert!(client.owner_is_dead(id.0) && !client.owner_is_dead(next));
+                set(&client, ContextId(next), b"a key", 100);
+            }
+            // One that is given back as dead bears the client's incarnation before this one, also around the end.
+            let owner = client.claim_context(0).unwrap().0;
+            client.abandon(arena.heap.context(owner.context()).unwrap(), owner);
+            assert!(client.owner_is_dead(owner));
+            assert_eq!(client.recover_the_dead(), 1);
+            client.unregister();
+        }
+    }
+
+    #[cfg(not(loom))]
+    #[test]
+    fn the_dead_take_neither_hints_nor_the_estimate_with_them() {
+        let arena = Arena::new();
+        let (survivor, other) = (arena.client(0), arena.client(1));
+        let mine = survivor.claim_context(0).unwrap();
+        let his = other.claim_context(0).unwrap();
+        (0..100u32).for_each(|i| set(&other, his, &i.to_le_bytes(), 100));
+        let op = other.op(his.0);
+        let items = &arena.heap.hot().items.0;
+        let told = items.load(Ordering::Relaxed);
+        // A living one may be about to tell as much as this.
+        items.store(told - 20, Ordering::Relaxed);
+        survivor.op(mine.0).recount_items();
+        assert_eq!(items.load(Ordering::Relaxed), told - 20);
+        // Killed with a block in hand that left the magazine but was not claimed, and just before he told.
+        let class = (0..CLASSES).find(|class| op.context.magazine(*class).pop().is_some());
+        assert!(class.is_some(), "no block at hand");
+        kill(other);
+        let op = survivor.op(mine.0);
+        assert_eq!(op.reap(), 1);
+        assert_eq!(items.load(Ordering::Relaxed), 100);
+        let sum = op.check(&mut |finding| assert_eq!(finding.kind, ""));
+        assert!(sum.at_rest && sum.unhinted_blocks == 0 && sum.items_off == 0, "{sum:?}");
+    }
+
+    #[cfg(not(loom))]
+    #[test]
+    fn a_thread_disowns_what_stands_under_its_id() {
+        let arena = Arena::new();
+        let client = arena.client(0);
+        // The ids of living threads, so that they are not found to be gone.
+        let (tid, other) = (1, 1);
+        let ids = [tid, other].map(|tid| client.claim_context(tid).unwrap());
+        let dead = |id: ContextId| client.owner_is_dead(id.0);
+        assert_eq!(ids.map(dead), [false, false]);
+        client.disown_thread(tid + 1);
+        assert_eq!(ids.map(dead), [false, false]);
+        client.disown_thread(tid);
+        assert_eq!(ids.map(dead), [true, true]);
+        assert_eq!(client.recover_the_dead(), 2);
+    }
 }

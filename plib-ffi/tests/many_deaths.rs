@@ -174,22 +174,14 @@ impl Member<'_> {
         if state == State::ABSENT {
             return self.add(key, &name, b"97", State(98), false);
         }
-        let (next, counted) = match self.rng.below(4) {
-            0 => (State((state.0 - 1).max(1)), cache.decrement(&name, 1)),
-            _ => {
-                let next = State(state.0 + 1);
-                self.journal.plan(0, key, next);
-                (next, cache.increment(&name, 1))
-            }
-        };
+        let down = self.rng.once_in(4);
+        let next = State(if down { (state.0 - 1).max(1) } else { state.0 + 1 });
         self.change(key, next, true, || {
-            Ok(match counted? {
-                Some(number) => {
-                    assert_eq!(number + 1, next.0, "a number of mine");
-                    true
-                }
-                None => false,
-            })
+            let counted = if down { cache.decrement(&name, 1)? } else { cache.increment(&name, 1)? };
+            if let Some(number) = counted {
+                assert_eq!(number + 1, next.0, "a number of mine");
+            }
+            Ok(counted.is_some())
         });
     }
 
