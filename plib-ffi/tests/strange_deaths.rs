@@ -211,7 +211,7 @@ fn signal_thread(tid: u32, signal: i32) -> i32 {
 }
 
 /// Makes a thread that works on the key vanish, and gives its id to a new one, until a lock was held `wanted` times.
-fn reuse_thread_ids(cache: &Cache, page: &Page, wanted: u64) -> (u64, u64) {
+fn reuse_thread_ids(cache: &'static Cache, page: &'static Page, wanted: u64) -> (u64, u64) {
     on_usr1_end_the_thread();
     let (mut rng, mut held) = (Rng::new(62), 0);
     for tries in 1..=20_000 {
@@ -240,9 +240,7 @@ fn reuse_thread_ids(cache: &Cache, page: &Page, wanted: u64) -> (u64, u64) {
 
 /// Starts a thread that works on the key for ever and tells its id. It is never joined: one that vanishes cannot say that it
 /// ended.
-fn start_thread(cache: &Cache, page: &Page, told: std::sync::mpsc::Sender<u32>) {
-    // SAFETY: both live until the process ends: the caller never returns before that.
-    let (cache, page): (&'static Cache, &'static Page) = unsafe { (&*(&raw const *cache), &*(&raw const *page)) };
+fn start_thread(cache: &'static Cache, page: &'static Page, told: std::sync::mpsc::Sender<u32>) {
     std::mem::forget(std::thread::spawn(move || {
         cache.touch(KEY, 0).expect("touch");
         told.send(thread_id()).expect("tell");
@@ -254,11 +252,11 @@ fn start_thread(cache: &Cache, page: &Page, told: std::sync::mpsc::Sender<u32>) 
 fn threads_vanish(link: &mut Link, args: &[String]) {
     let wanted: u64 = args[2].parse().unwrap();
     namespace::inside(|| {
-        let page = Page::open(args[1].as_ref());
-        let cache = Cache::open(&args[0]).expect("open");
-        let (tries, held) = reuse_thread_ids(&cache, &page, wanted);
-        word(&page, 0, SAID).store(tries, SeqCst);
-        word(&page, 1, SAID).store(held, SeqCst);
+        let page: &'static Page = Box::leak(Box::new(Page::open(args[1].as_ref())));
+        let cache: &'static Cache = Box::leak(Box::new(Cache::open(&args[0]).expect("open")));
+        let (tries, held) = reuse_thread_ids(cache, page, wanted);
+        word(page, 0, SAID).store(tries, SeqCst);
+        word(page, 1, SAID).store(held, SeqCst);
         // Without closing: that waits for the threads that vanished inside.
         // SAFETY: ends this process.
         unsafe { libc::_exit(0) }
@@ -666,11 +664,8 @@ fn killed_while_coming_and_going() {
 fn heavy(link: &mut Link, args: &[String]) {
     let unlimited = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
     // SAFETY: a valid limit.
-    assert_eq!(
-        unsafe { libc::setrlimit(libc::RLIMIT_CORE, &unlimited) },
-        0,
-        "core dumps need a hard limit that allows"
-    );
+    let set = unsafe { libc::setrlimit(libc::RLIMIT_CORE, &unlimited) };
+    assert_eq!(set, 0, "this test needs a hard limit that allows core dumps");
     std::env::set_current_dir(&args[3]).expect("a folder for the core");
     // SAFETY: the runtime has a handler for this one, which would take the first for one of its own.
     unsafe { libc::signal(libc::SIGSEGV, libc::SIG_DFL) };
