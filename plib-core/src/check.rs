@@ -1,17 +1,19 @@
 //! fsck: every invariant of a heap, checked while others go on working.
 //!
-//! What a bucket's lock protects is checked under that lock. What can only be told of a heap at rest (that every chain line
-//! is linked, that nobody holds the right to reserve) is checked when no other client is alive.
+//! What a bucket's lock protects is checked under that lock. What can only be told of a heap at rest (that every block,
+//! superblock, chain line and fragment is accounted for, and that nobody left anything in a context) is checked when no other
+//! client is registered. Then the check also sets right what deaths leave a little off: counters, and hints at free blocks.
 
-use crate::client::Op;
+use crate::client::{Op, Owner};
 use crate::hash::hash;
 use crate::heap::block::{self, BlockRef, Meta, State};
 use crate::heap::superblock::Use;
 use crate::heap::{Block, Heap, class};
 use crate::index::bucket::Bucket;
-use crate::index::{self, Slot};
+use crate::index::{self, Lines, Slot};
 use crate::item::{self, Info, PART_HEADER};
 use crate::layout::{ITEM_HEADER, KEY_MAX};
+use crate::stats::{Counter, Stats};
 use crate::status::Status;
 use crate::sync::Ordering;
 use crate::user;
@@ -46,6 +48,16 @@ pub struct CheckSummary {
     pub claimed_blocks: u64,
     /// Fragments of large values.
     pub fragments: u64,
+    /// Whether the heap was at rest: no other client, no other thread.
+    pub at_rest: bool,
+    /// At rest: by how many items the counter of items was too low. It is right from now on.
+    pub items_off: i64,
+    /// At rest: the same for the counter of their bytes.
+    pub bytes_off: i64,
+    /// At rest: by how many the estimate that decides when the index grows was too low, which is right from now on.
+    pub estimate_off: i64,
+    /// At rest: free blocks that no hint led to, so that only their class's hand would have found them; hinted from now on.
+    pub unhinted_blocks: u64,
     /// Findings.
     pub findings: u64,
     /// Severe ones among them.
@@ -58,6 +70,10 @@ struct Check<'a, 'c> {
     report: &'a mut dyn FnMut(Finding),
     sum: CheckSummary,
     live_chain: u64,
+    /// Fragments that items list.
+    listed: u64,
+    /// Superblocks of buckets.
+    index: u64,
     /// Findings of a locked bucket, told after it is unlocked: the report may do what it likes.
     held: [Option<Finding>; HELD],
 }
@@ -68,12 +84,20 @@ const HELD: usize = 32;
 impl Op<'_> {
     /// Checks the whole heap.
     pub fn check(&self, report: &mut dyn FnMut(Finding)) -> CheckSummary {
-        let mut check = Check { op: self, report, sum: CheckSummary::default(), live_chain: 0, held: [None; HELD] };
+        let sum = CheckSummary::default();
+        let mut check = Check { op: self, report, sum, live_chain: 0, listed: 0, index: 0, held: [None; HELD] };
+        let before = self.stats();
+        check.sum.at_rest = is_at_rest(&before);
         check.contexts();
         check.index();
         check.superblocks();
-        if check.is_at_rest() {
+        let after = self.stats();
+        // Somebody may have come and gone: then he stored or removed something, or all is as it was.
+        let moved = |s: &Stats| (s.total_items, s.items_balance, s.bytes_balance);
+        check.sum.at_rest &= is_at_rest(&after) && moved(&before) == moved(&after);
+        if check.sum.at_rest {
             check.totals();
+            check.set_right(&after);
         }
         self.unprotect();
         self.context.intent.bucket.store(0, Ordering::Release);
@@ -111,6 +135,9 @@ impl Check<'_, '_> {
             if state.is_busy() && self.op.client.owner_is_dead(state.owner(number)) {
                 self.found("op context of a dead client", u64::from(number), 0, false);
             }
+            if !state.is_busy() && !context.is_tidy() && context.load() == state {
+                self.found("op context left untidy", u64::from(number), 0, false);
+            }
         }
     }
 
@@ -121,6 +148,10 @@ impl Check<'_, '_> {
         }
         let mut number = 0;
         while number < index::growth(self.heap()).buckets() {
+            let holder = self.op.heap.bucket(number).map_or(Owner::NOBODY, |line| line.holder());
+            if holder != Owner::NOBODY && self.op.client.owner_is_dead(holder) {
+                self.found("bucket locked by the dead", u64::from(number), u64::from(holder.0), false);
+            }
             self.op.context.intent.bucket.store(u64::from(number) + 1, Ordering::Release);
             match self.op.lock(number) {
                 Ok(bucket) => {
@@ -236,7 +267,9 @@ impl Check<'_, '_> {
                 && self.op.heap.back_word(part).load(Ordering::Relaxed) == BlockRef::new(head.unit, meta.version()).0
                 && item::part(info.value_len(), i).1 + PART_HEADER <= class::size(class) as usize
         });
-        if !good {
+        if good {
+            self.listed += 1;
+        } else {
             self.found_locked("fragment that is not its item's", head.unit, unit);
         }
     }
@@ -247,7 +280,16 @@ impl Check<'_, '_> {
                 continue;
             };
             let state = descriptor.state();
+            let hinted = match state.usage() {
+                Use::Free => self.op.heap.pool().contains(s),
+                Use::Class(class) => self.op.heap.members(class).contains(s),
+                _ => true,
+            };
+            if self.sum.at_rest && !hinted {
+                self.found("superblock that no hint leads to", u64::from(s), state.0, false);
+            }
             match state.usage() {
+                _ if !state.is_known() => self.found("superblock of an unknown use", u64::from(s), state.0, true),
                 Use::Class(class) if class >= class::COUNT => {
                     self.found("superblock of an unknown class", u64::from(s), state.0, true)
                 }
@@ -257,7 +299,8 @@ impl Check<'_, '_> {
                         self.found("superblock left half-moved", u64::from(s), state.0, false);
                     }
                 }
-                Use::Free | Use::Index => {}
+                Use::Index => self.index += 1,
+                Use::Free => {}
             }
         }
     }
@@ -271,7 +314,12 @@ impl Check<'_, '_> {
             let block = self.op.heap.block_in(s, class, i);
             let meta = block::load(self.op.heap.meta(block));
             match meta.state() {
-                State::Free => self.sum.free_blocks += 1,
+                State::Free => {
+                    self.sum.free_blocks += 1;
+                    if self.sum.at_rest {
+                        self.hint_at(block, s, class, i);
+                    }
+                }
                 State::Claimed => {
                     self.sum.claimed_blocks += 1;
                     if self.op.client.owner_is_dead(meta.owner()) {
@@ -285,6 +333,16 @@ impl Check<'_, '_> {
                     self.orphan(block, meta);
                 }
             }
+        }
+    }
+
+    /// Sees to it that something leads to a free block of a heap at rest.
+    fn hint_at(&mut self, block: Block, s: u32, class: usize, i: u32) {
+        let hinted = self.op.heap.partial(class).contains(s)
+            && self.op.heap.descriptor(s).is_some_and(|descriptor| descriptor.is_hinted(i));
+        if !hinted && !self.op.context.magazine(class).contains(block.unit) {
+            self.sum.unhinted_blocks += 1;
+            self.op.spill(block, class);
         }
     }
 
@@ -316,19 +374,148 @@ impl Check<'_, '_> {
         }
     }
 
-    /// Whether nobody else can be at work.
-    fn is_at_rest(&self) -> bool {
-        let stats = self.op.stats();
-        stats.clients <= 1 && stats.contexts <= 1
-    }
-
     fn totals(&mut self) {
         if self.live_chain != self.sum.chain_lines {
             self.found("chain lines that no bucket links", self.live_chain, self.sum.chain_lines, false);
+        }
+        if self.sum.fragments != self.listed {
+            self.found("fragments that no item lists", self.sum.fragments, self.listed, false);
+        }
+        let entries = (0..self.heap().geometry().segments).filter_map(|i| self.op.heap.directory(i));
+        let segments = entries.filter(|entry| entry.load(Ordering::Acquire) != 0).count() as u64;
+        if self.index != segments {
+            self.found("superblocks of buckets that the directory does not name", self.index, segments, false);
         }
         let leftover = self.op.heap.hot().large.0.load(Ordering::Relaxed);
         if leftover != 0 {
             self.found("right to reserve held by nobody", leftover, Status::Busy as u64, false);
         }
+    }
+
+    /// Who is killed between a commit and its counting leaves the counters off by one item; here is what they should say.
+    fn set_right(&mut self, stats: &Stats) {
+        let (items, bytes) =
+            (self.sum.items.wrapping_sub(stats.items_balance), self.sum.bytes.wrapping_sub(stats.bytes_balance));
+        (self.sum.items_off, self.sum.bytes_off) = (items as i64, bytes as i64);
+        self.op.count(Counter::Items, items);
+        self.op.count(Counter::Bytes, bytes);
+        let estimate = || self.op.heap.hot().items.0.load(Ordering::Relaxed);
+        let before = estimate();
+        self.op.tell_items(true);
+        self.op.recount_items();
+        self.sum.estimate_off = estimate().wrapping_sub(before) as i64;
+    }
+}
+
+/// Whether nobody but the caller can be at work.
+fn is_at_rest(stats: &Stats) -> bool {
+    stats.clients <= 1 && stats.contexts <= 1
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    extern crate std;
+    use super::*;
+    use crate::arena::{Arena, set};
+    use crate::heap::superblock::Use;
+    use std::vec::Vec;
+
+    /// A heap with items of some sizes, chains not needed, in which `harm` was done; what a check of it says.
+    fn after(harm: impl FnOnce(&Op<'_>)) -> (Vec<&'static str>, CheckSummary) {
+        let arena = Arena::new();
+        let client = arena.client(0);
+        let id = client.claim_context(0).unwrap();
+        for i in 0..200u32 {
+            set(&client, id, &i.to_le_bytes(), 10 + i as usize * 30);
+        }
+        set(&client, id, b"large", 200_000);
+        let op = client.op(id.0);
+        harm(&op);
+        let mut kinds = Vec::new();
+        let sum = op.check(&mut |finding| kinds.push(finding.kind));
+        (kinds, sum)
+    }
+
+    fn used(op: &Op<'_>, usage: impl Fn(Use) -> bool) -> u32 {
+        let superblocks = 0..op.heap.geometry().superblocks;
+        superblocks.into_iter().find(|s| usage(op.heap.descriptor(*s).unwrap().state().usage())).unwrap()
+    }
+
+    /// A context that nobody has.
+    fn last<'c>(op: &Op<'c>) -> &'c crate::client::ContextMemory {
+        op.heap.context(crate::arena::CONTEXTS).unwrap()
+    }
+
+    #[test]
+    fn a_sound_heap_at_rest_has_nothing_to_find() {
+        let (kinds, sum) = after(|_| ());
+        assert!(kinds.is_empty() && sum.at_rest, "{kinds:?}");
+        assert_eq!((sum.items, sum.items_off, sum.bytes_off, sum.unhinted_blocks), (201, 0, 0, 0));
+    }
+
+    #[test]
+    fn what_no_table_leads_to_is_found() {
+        let lost = ["superblock that no hint leads to"];
+        let (kinds, _) = after(|op| assert!(op.heap.pool().remove(used(op, |u| u == Use::Free))));
+        assert_eq!(kinds, lost);
+        let (kinds, _) = after(|op| {
+            let s = used(op, |u| matches!(u, Use::Class(_)));
+            assert!((0..crate::layout::CLASSES).any(|class| op.heap.members(class).remove(s)));
+        });
+        assert_eq!(kinds, lost);
+        let (kinds, _) = after(|op| {
+            let descriptor = op.heap.descriptor(used(op, |u| u == Use::Free)).unwrap();
+            descriptor.change(descriptor.state(), Use::Index, Owner::NOBODY).unwrap();
+        });
+        assert_eq!(kinds, ["superblocks of buckets that the directory does not name"]);
+    }
+
+    #[test]
+    fn what_nobody_holds_any_more_is_found() {
+        let dead = u64::from(Owner::new(crate::arena::CONTEXTS, 77).0);
+        let untidy = ["op context left untidy"];
+        assert_eq!(after(|op| last(op).intent.victim.store(5, Ordering::Relaxed)).0, untidy);
+        assert_eq!(after(|op| last(op).items_untold.store(5, Ordering::Relaxed)).0, untidy);
+        assert_eq!(after(|op| assert!(last(op).magazine(3).push(4096))).0, untidy);
+        let (kinds, _) = after(|op| op.heap.hot().large.0.store(dead, Ordering::Relaxed));
+        assert_eq!(kinds, ["right to reserve held by nobody"]);
+        let (kinds, _) = after(|op| op.heap.bucket(9).unwrap().try_lock(Owner(dead as u32)).unwrap());
+        assert_eq!(kinds, ["bucket locked by the dead"]);
+        let (kinds, _) = after(|op| {
+            let class = class::for_size(200).unwrap();
+            op.claim(class, &op.context.intent.old).unwrap();
+            op.context.intent.old.store(0, Ordering::Relaxed);
+            // Its context goes on under another name: the block is nobody's.
+            let block = op.heap.block(op.context.magazine(class).all().next().unwrap()).unwrap();
+            let word = op.heap.meta(block);
+            word.store(Meta::claimed(Owner(dead as u32), block::load(word).version()).0, Ordering::Relaxed);
+        });
+        assert!(kinds.contains(&"block held by the dead"), "{kinds:?}");
+    }
+
+    #[test]
+    fn counters_and_hints_are_set_right() {
+        let lose = |op: &Op<'_>| {
+            op.count(Counter::Items, 3);
+            op.count(Counter::Bytes, 1000);
+            op.heap.hot().items.0.fetch_add(40, Ordering::Relaxed);
+            let class = class::for_size(200).unwrap();
+            let s = used(op, |u| u == Use::Class(class));
+            assert!(op.heap.descriptor(s).unwrap().take_free(5, |_, _| ()));
+            let mut again = CheckSummary::default();
+            for _ in 0..2 {
+                again = op.check(&mut |finding| assert_eq!(finding.kind, ""));
+                assert!(again.at_rest);
+                if again.items_off != 0 {
+                    assert_eq!((again.items_off, again.bytes_off, again.unhinted_blocks), (-3, -1000, 5));
+                    assert!(again.estimate_off < 0);
+                }
+            }
+            assert_eq!((again.items_off, again.bytes_off, again.unhinted_blocks), (0, 0, 0));
+            assert_eq!(op.heap.hot().items.0.load(Ordering::Relaxed), again.items);
+        };
+        let (kinds, sum) = after(lose);
+        assert!(kinds.is_empty());
+        assert_eq!((sum.items_off, sum.estimate_off), (0, 0));
     }
 }

@@ -121,32 +121,41 @@ impl<'c> Op<'c> {
 
     /// Refills the magazine from a superblock that is hinted to have free blocks, and claims one of them.
     fn claim_partial(&self, class: usize, record: &AtomicU64) -> Option<Claimed> {
-        let partial = self.heap.partial(class);
+        let (partial, magazine) = (self.heap.partial(class), self.context.magazine(class));
         let line = self.heap.class_line(class);
         loop {
+            while let Some(unit) = magazine.pop() {
+                if let Some(claimed) = self.try_claim(unit, class, record) {
+                    return Some(claimed);
+                }
+            }
             let s = partial.next(line.partial.load(Ordering::Relaxed) as u32)?;
             let Some(descriptor) = self.heap.descriptor(s).filter(|d| d.serves(class)) else {
                 partial.remove(s);
+                // It may have come to the class between the two.
+                if self.heap.descriptor(s).is_some_and(|d| d.serves(class)) {
+                    partial.insert(s);
+                }
                 continue;
             };
-            let Some((first, bits)) = descriptor.take_free(MAGAZINE as u32) else {
+            // In the magazine before they leave the hints: if I die between, whoever adopts it finds them.
+            let taken = descriptor.take_free(MAGAZINE as u32, |first, bits| {
+                magazine.clear();
+                // Highest first, so that blocks are handed out in address order.
+                for bit in (0..64).rev().filter(|bit| bits >> bit & 1 == 1) {
+                    magazine.push(self.heap.block_in(s, class, first + bit).unit);
+                }
+            });
+            if !taken {
+                magazine.clear();
                 partial.remove(s);
                 // A block freed between the two is hinted again here.
                 if descriptor.has_free_hint() {
                     partial.insert(s);
                 }
                 continue;
-            };
+            }
             line.partial.store(u64::from(s), Ordering::Relaxed);
-            // Highest first, so that blocks are handed out in address order.
-            for bit in (0..64).rev().filter(|bit| bits >> bit & 1 == 1) {
-                self.context.magazine(class).push(self.heap.block_in(s, class, first + bit).unit);
-            }
-            while let Some(unit) = self.context.magazine(class).pop() {
-                if let Some(claimed) = self.try_claim(unit, class, record) {
-                    return Some(claimed);
-                }
-            }
         }
     }
 
@@ -193,8 +202,11 @@ impl<'c> Op<'c> {
             }
         }
         descriptor.change(descriptor.state(), Use::Class(class), Owner::NOBODY);
-        let now = self.heap.hot().cas.0.load(Ordering::Relaxed);
-        self.heap.class_line(class).gained_one(now);
+        if !self.has_superblocks(class) {
+            // The first one: what comes into it is new.
+            let now = self.heap.hot().cas.0.load(Ordering::Relaxed);
+            self.heap.class_line(class).typical.store(now, Ordering::Relaxed);
+        }
         self.hint_class(s, class);
         self.context.intent.superblock.store(0, Ordering::Release);
     }
@@ -208,31 +220,23 @@ impl<'c> Op<'c> {
         self.heap.partial(class).insert(s);
     }
 
-    /// Rebuilds hints and counts from the descriptors; rare, after deaths.
+    /// Rebuilds the hints from the descriptors; rare, after deaths.
     fn refresh_hints(&self) {
-        let mut counts = [0u64; crate::layout::CLASSES];
         for s in 0..self.heap.geometry().superblocks {
             match self.heap.descriptor(s).map(|d| d.state().usage()) {
                 Some(Use::Free) => self.heap.pool().insert(s),
-                Some(Use::Class(class) | Use::Draining(class)) => {
-                    self.heap.members(class).insert(s);
-                    if let Some(count) = counts.get_mut(class) {
-                        *count += 1;
-                    }
-                }
+                Some(Use::Class(class) | Use::Draining(class)) => self.heap.members(class).insert(s),
                 _ => {}
             }
-        }
-        for (class, count) in counts.iter().enumerate() {
-            self.heap.class_line(class).superblocks.store(*count, Ordering::Relaxed);
         }
     }
 
     /// Gives up a claimed block that nothing names.
     pub fn unclaim(&self, claimed: Claimed, record: &AtomicU64) {
         block::release(self.heap.meta(claimed.block), claimed.meta);
-        record.store(0, Ordering::Release);
+        // Offered while the record names it, so that one who dies between takes no hint with him.
         self.offer(claimed.block, claimed.class);
+        record.store(0, Ordering::Release);
     }
 
     /// Offers a block that was just freed to the next claimer.
@@ -245,7 +249,7 @@ impl<'c> Op<'c> {
 
     /// Notes a free block where every context finds it.
     #[inline(never)]
-    fn spill(&self, block: Block, class: usize) {
+    pub fn spill(&self, block: Block, class: usize) {
         if let (Some(descriptor), Some(i)) = (self.heap.descriptor(block.superblock), self.heap.number_of(block, class))
         {
             descriptor.hint_free(i);
@@ -261,6 +265,29 @@ impl<'c> Op<'c> {
                     self.spill(block, class);
                 }
             }
+        }
+    }
+
+    /// Notes every free block that an adopted context's magazines name, those included that its owner had just taken out.
+    pub fn rehint_magazines(&self) {
+        for class in 0..crate::layout::CLASSES {
+            let magazine = self.context.magazine(class);
+            for block in magazine.all().filter_map(|unit| self.heap.block(unit)) {
+                if self.class_of(block) == Some(class) {
+                    self.rehint(block);
+                }
+            }
+            magazine.clear();
+        }
+    }
+
+    /// Notes a block where every context finds it, if it is free: whoever freed it may have died before he could.
+    pub fn rehint(&self, block: Block) {
+        let Some(class) = self.class_of(block).filter(|class| self.heap.number_of(block, *class).is_some()) else {
+            return;
+        };
+        if block::load(self.heap.meta(block)).state() == State::Free {
+            self.spill(block, class);
         }
     }
 

@@ -164,8 +164,30 @@ impl Magazine {
         self.count.store(n.wrapping_add(1), Ordering::Relaxed);
         true
     }
+
+    /// Forgets all blocks.
+    pub fn clear(&self) {
+        self.count.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether a block is in it.
+    pub fn contains(&self, unit: u64) -> bool {
+        let count = self.count.load(Ordering::Relaxed) as usize;
+        self.units.iter().take(count).any(|u| u.load(Ordering::Relaxed) == unit)
+    }
+
+    /// Every block that is in it or was taken out last: its owner may have died with one in hand.
+    pub fn all(&self) -> impl Iterator<Item = u64> + '_ {
+        self.units.iter().map(|u| u.load(Ordering::Relaxed))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.count.load(Ordering::Relaxed) == 0
+    }
 }
 
+/// The id of no thread: the kernel's end at 2^22.
+const NO_THREAD: u32 = i32::MAX as u32;
 /// Hazards a context can hold: the block (or head), and the fragment being read.
 pub(crate) const HAZARDS: usize = 2;
 const COUNTERS: usize = 64;
@@ -226,6 +248,13 @@ impl ContextMemory {
         self.thread.store(u64::from(state.incarnation()) << 32 | u64::from(tid), Ordering::Release);
     }
 
+    /// Notes that its thread has vanished, whoever has the thread's id now.
+    fn forget_thread(&self, state: ContextState, tid: u32) {
+        let word = |tid: u32| u64::from(state.incarnation()) << 32 | u64::from(tid);
+        // Somebody may have adopted it just now: then the word says so.
+        let _ = self.thread.compare_exchange(word(tid), word(NO_THREAD), Ordering::AcqRel, Ordering::Relaxed);
+    }
+
     pub(crate) fn magazine(&self, class: usize) -> &Magazine {
         let [first, ..] = &self.magazines;
         self.magazines.get(class).unwrap_or(first)
@@ -238,6 +267,15 @@ impl ContextMemory {
     /// Whether a hazard names superblock `s`.
     pub(crate) fn protects(&self, s: u32) -> bool {
         self.hazards.iter().take(HAZARDS).any(|h| h.load(Ordering::Acquire) == u64::from(s) + 1)
+    }
+
+    /// Whether nothing is left in it of whoever worked from it.
+    pub(crate) fn is_tidy(&self) -> bool {
+        let empty = |word: &AtomicU64| word.load(Ordering::Relaxed) == 0;
+        let Intent { bucket, other, new, parts, old, victim, superblock, large, unlinked, lines } = &self.intent;
+        let words = [bucket, other, new, parts, old, victim, superblock, large, unlinked, &self.items_untold];
+        words.into_iter().chain(lines).chain(self.hazards.iter().take(HAZARDS)).all(empty)
+            && self.magazines.iter().all(Magazine::is_empty)
     }
 
     fn clear_hazards(&self) {
@@ -367,6 +405,17 @@ impl Client {
         found.map(ContextId).ok_or(Status::Busy)
     }
 
+    /// For a thread that comes to this client for the first time: contexts under its id were left by one that had the id
+    /// before it and vanished inside an operation. They count as dead from here on.
+    pub fn disown_thread(&self, tid: u32) {
+        for context in (1..=self.heap.geometry().contexts).filter_map(|n| self.heap.context(n)) {
+            let state = context.load();
+            if state.is_busy() && self.is_mine(state) && context.thread(state) == Some(tid) {
+                context.forget_thread(state, tid);
+            }
+        }
+    }
+
     /// How many contexts a client holds.
     fn contexts_of(&self, slot: u32, incarnation: u32) -> u32 {
         let states = (1..=self.heap.geometry().contexts).filter_map(|n| self.heap.context(n)).map(ContextMemory::load);
@@ -407,6 +456,7 @@ impl Client {
             self.abandon(context, owner);
             return None;
         }
+        op.rehint_magazines();
         context.set_thread(context.load(), tid);
         Some(owner)
     }
@@ -560,6 +610,8 @@ pub(crate) struct Op<'c> {
     pub me: Owner,
 }
 
+/// Items that a context adds or removes before it tells the heap.
+const TELL_AT: u64 = 32;
 /// cas values that a context takes from the heap at a time.
 const CAS_RANGE: u64 = 256;
 
@@ -630,9 +682,26 @@ impl<'c> Op<'c> {
     #[inline]
     pub fn tell_items(&self, all: bool) {
         let untold = self.context.items_untold.load(Ordering::Relaxed);
-        if (untold as i64).unsigned_abs() >= if all { 1 } else { 32 } {
+        if (untold as i64).unsigned_abs() >= if all { 1 } else { TELL_AT } {
             self.context.items_untold.store(0, Ordering::Relaxed);
             self.heap.hot().items.0.fetch_add(untold, Ordering::Relaxed);
+        }
+    }
+
+    /// Sets the estimate of the number of items right if it is off by more than what others may be telling just now: who
+    /// is killed while he tells takes his last few dozen items with him, and without this that would add up.
+    pub fn recount_items(&self) {
+        let word = &self.heap.hot().items.0;
+        let seen = word.load(Ordering::Acquire);
+        let (mut told, mut others) = (0u64, 0u64);
+        for context in (1..=self.heap.geometry().contexts).filter_map(|n| self.heap.context(n)) {
+            let untold = context.items_untold.load(Ordering::Relaxed);
+            told = told.wrapping_add(context.counter(Counter::Items)).wrapping_sub(untold);
+            others += u64::from(context.load().is_busy() && !core::ptr::eq(context, self.context));
+        }
+        if (told.wrapping_sub(seen) as i64).unsigned_abs() > others * (TELL_AT + 1) {
+            // If somebody told something meanwhile it is left for the next time.
+            let _ = word.compare_exchange(seen, told, Ordering::AcqRel, Ordering::Relaxed);
         }
     }
 
@@ -648,7 +717,11 @@ impl<'c> Op<'c> {
 
     /// Recovers every dead client.
     pub fn reap(&self) -> u32 {
-        self.client.recover_the_dead()
+        let recovered = self.client.recover_the_dead();
+        if recovered > 0 {
+            self.recount_items();
+        }
+        recovered
     }
 }
 
@@ -668,5 +741,89 @@ mod tests {
         );
         let slot = SlotState::new(0x1ff_ffff, true);
         assert!(slot.in_use() && slot.incarnation() == 0xff_ffff);
+    }
+
+    #[cfg(not(loom))]
+    use crate::arena::{Arena, set};
+
+    /// As if the process behind a client were gone and somebody had noticed.
+    #[cfg(not(loom))]
+    fn kill(client: Client) {
+        let slot = client.heap.client(client.slot).unwrap();
+        slot.state.store(SlotState::new(client.incarnation, false).0, Ordering::Release);
+    }
+
+    #[cfg(not(loom))]
+    #[test]
+    fn incarnations_wrap() {
+        let arena = Arena::new();
+        let slot = arena.heap.client(0).unwrap();
+        slot.state.store(SlotState::new(0xff_fffe, false).0, Ordering::Release);
+        for expected in [0xff_ffff, 0, 1] {
+            let client = arena.client(0);
+            assert_eq!(client.incarnation, expected);
+            let last = ContextState::new(0xfffe, false, 0, 0);
+            (1..=crate::arena::CONTEXTS)
+                .for_each(|n| arena.heap.context(n).unwrap().state.store(last.0, Ordering::Release));
+            let ids: [ContextId; 2] = core::array::from_fn(|_| client.claim_context(0).unwrap());
+            for id in ids {
+                assert_eq!(id.0.incarnation(), 0xffff);
+                client.release_context(id);
+                // The next owner of the same context has incarnation 0, and is somebody all the same.
+                let next = client.try_claim(id.0.context(), 0).unwrap();
+                assert!(next.incarnation() == 0 && next != Owner::NOBODY);
+                assert!(client.owner_is_dead(id.0) && !client.owner_is_dead(next));
+                set(&client, ContextId(next), b"a key", 100);
+            }
+            // One that is given back as dead bears the client's incarnation before this one, also around the end.
+            let owner = client.claim_context(0).unwrap().0;
+            client.abandon(arena.heap.context(owner.context()).unwrap(), owner);
+            assert!(client.owner_is_dead(owner));
+            assert_eq!(client.recover_the_dead(), 1);
+            client.unregister();
+        }
+    }
+
+    #[cfg(not(loom))]
+    #[test]
+    fn the_dead_take_neither_hints_nor_the_estimate_with_them() {
+        let arena = Arena::new();
+        let (survivor, other) = (arena.client(0), arena.client(1));
+        let mine = survivor.claim_context(0).unwrap();
+        let his = other.claim_context(0).unwrap();
+        (0..100u32).for_each(|i| set(&other, his, &i.to_le_bytes(), 100));
+        let op = other.op(his.0);
+        let items = &arena.heap.hot().items.0;
+        let told = items.load(Ordering::Relaxed);
+        // A living one may be about to tell as much as this.
+        items.store(told - 20, Ordering::Relaxed);
+        survivor.op(mine.0).recount_items();
+        assert_eq!(items.load(Ordering::Relaxed), told - 20);
+        // Killed with a block in hand that left the magazine but was not claimed, and just before he told.
+        let class = (0..CLASSES).find(|class| op.context.magazine(*class).pop().is_some());
+        assert!(class.is_some(), "no block at hand");
+        kill(other);
+        let op = survivor.op(mine.0);
+        assert_eq!(op.reap(), 1);
+        assert_eq!(items.load(Ordering::Relaxed), 100);
+        let sum = op.check(&mut |finding| assert_eq!(finding.kind, ""));
+        assert!(sum.at_rest && sum.unhinted_blocks == 0 && sum.items_off == 0, "{sum:?}");
+    }
+
+    #[cfg(not(loom))]
+    #[test]
+    fn a_thread_disowns_what_stands_under_its_id() {
+        let arena = Arena::new();
+        let client = arena.client(0);
+        // The ids of living threads, so that they are not found to be gone.
+        let (tid, other) = (1, 1);
+        let ids = [tid, other].map(|tid| client.claim_context(tid).unwrap());
+        let dead = |id: ContextId| client.owner_is_dead(id.0);
+        assert_eq!(ids.map(dead), [false, false]);
+        client.disown_thread(tid + 1);
+        assert_eq!(ids.map(dead), [false, false]);
+        client.disown_thread(tid);
+        assert_eq!(ids.map(dead), [true, true]);
+        assert_eq!(client.recover_the_dead(), 2);
     }
 }

@@ -41,8 +41,7 @@ const fn hand_word(superblock: u32, i: u32) -> u64 {
 impl<'c> Op<'c> {
     /// Makes room in `class`: a block, or None after which blocks may be free (a superblock moved) or nothing was to be had.
     pub fn make_room(&self, class: usize, round: u32, record: &AtomicU64) -> Option<Claimed> {
-        let line = self.heap.class_line(class);
-        let forced = class == class::CHAIN || round > 0 || line.superblocks.load(Ordering::Relaxed) == 0;
+        let forced = class == class::CHAIN || round > 0 || !self.has_superblocks(class);
         if (self.turned_over(class) || forced) && self.move_superblock(class, forced) {
             return None;
         }
@@ -51,11 +50,17 @@ impl<'c> Op<'c> {
 
     /// Walks the hand of `class` until it finds a block that can be had; three rounds at most.
     fn advance_hand(&self, class: usize, record: &AtomicU64) -> Option<Claimed> {
-        let all = u64::from(self.heap.geometry().superblocks);
-        let superblocks = self.heap.class_line(class).superblocks.load(Ordering::Relaxed).min(all);
-        let steps = (superblocks + 1) * u64::from(class::per_superblock(class)) * 3 + 64;
-        let mut times = Times::new(self.client);
-        for step in 0..steps {
+        let rounds = u64::from(class::per_superblock(class)) * 3;
+        let least = rounds + 64;
+        let (mut limit, mut times) = (least, Times::new(self.client));
+        for step in 0.. {
+            // How many superblocks the class has is counted only by a hand that goes on for long.
+            if step == least {
+                limit += rounds * self.heap.members(class).count();
+            }
+            if step >= limit {
+                break;
+            }
             let (s, i) = self.step(class)?;
             // Enough looked for one without frequency: a set does not pay for ageing a whole class.
             let ruthless = step >= PATIENT_STEPS;
@@ -334,11 +339,17 @@ impl<'c> Op<'c> {
         if forced { last } else { None }
     }
 
+    /// Whether a class has superblocks, as far as the hints know. (One is likely to be where its hand is.)
+    pub fn has_superblocks(&self, class: usize) -> bool {
+        let hand = (self.heap.class_line(class).hand.load(Ordering::Relaxed) >> 32) as u32;
+        self.heap.members(class).next(hand).is_some()
+    }
+
     /// The class with superblocks, neither `class` nor one of `refused` (a bit each), whose remembered victim is oldest.
     fn oldest_but(&self, class: usize, refused: u128) -> Option<usize> {
         (0..CLASSES)
             .filter(|d| *d != class::CHAIN && *d != class && refused >> d & 1 == 0)
-            .filter(|d| self.heap.class_line(*d).superblocks.load(Ordering::Relaxed) != 0)
+            .filter(|d| self.has_superblocks(*d))
             .max_by_key(|d| self.age_of(*d))
     }
 
@@ -349,10 +360,7 @@ impl<'c> Op<'c> {
         let now = self.now();
         let hand = (line.hand.load(Ordering::Relaxed) >> 32) as u32;
         let Some(s) = self.heap.members(class).next(hand) else {
-            // The count was left too high by a death: a class without superblocks gives none, however old it looks.
-            line.superblocks.store(0, Ordering::Relaxed);
-            line.typical.store(now, Ordering::Relaxed);
-            return 0;
+            return 0; // it lost its last one meanwhile
         };
         let total = class::per_superblock(class);
         let count = total.min(SAMPLES);
@@ -526,7 +534,6 @@ impl<'c> Op<'c> {
         }
         self.heap.members(donor).remove(s);
         self.heap.partial(donor).remove(s);
-        self.heap.class_line(donor).lost_one();
         true
     }
 

@@ -37,6 +37,8 @@
 #[cfg(loom)]
 extern crate std;
 
+#[cfg(all(test, not(loom)))]
+mod arena;
 pub mod batch;
 pub mod cache;
 pub mod check;

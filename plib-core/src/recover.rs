@@ -74,6 +74,7 @@ impl Op<'_> {
                         self.free(line, meta);
                     }
                 }
+                State::Free => self.rehint(line),
                 _ => {}
             }
             clear(word);
@@ -114,6 +115,7 @@ impl Op<'_> {
             match meta.state() {
                 State::Claimed if meta.owner().context() == self.me.context() => self.bury(block, life, parts),
                 State::Live if life.is_life(meta) => self.bury_unnamed(block, life)?,
+                State::Free => self.rehint(block),
                 _ => {}
             }
         }
@@ -205,9 +207,7 @@ impl Op<'_> {
     /// Drops a superblock that left its class from the hints of all classes.
     fn forget_members(&self, s: u32) {
         for class in 0..crate::layout::CLASSES {
-            if self.heap.members(class).remove(s) {
-                self.heap.class_line(class).lost_one();
-            }
+            self.heap.members(class).remove(s);
             self.heap.partial(class).remove(s);
         }
     }

@@ -234,6 +234,9 @@ fn enter_anew(key: u64, local: &Local) -> Result<Inside, Error> {
     let temporary = interrupted || EXIT.try_with(|_| ()).is_err();
     let spare = local.claims().filter(|_| !temporary).find(|claim| claim.is_spare());
     let claim = spare.or_else(|| guard.new_claim()).ok_or(TOO_MANY_CLAIMS)?;
+    if !temporary && let Some(attachment) = guard.attachment(index, key) {
+        attachment.client.disown_thread(process::thread_id());
+    }
     if let Err(e) = fill(&guard, claim, index, key) {
         if spare.is_none() {
             guard.free_claim(claim);

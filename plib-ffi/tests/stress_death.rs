@@ -11,114 +11,13 @@ use plib::{Cache, CreateOptions, Error, Status};
 use support::child::{Child, Link, spawn};
 use support::heap::{TestHeap, check};
 use support::page::Page;
-use support::record::{self, Record};
+use support::plan::{
+    BUSY, JOURNAL, Journal, KEYS, NEWEST, NUMBER_KEYS, PENDING, PROGRESS, RECORD_KEYS, State, key_name, piece,
+    piece_behind, seen,
+};
+use support::record;
 use support::rng::Rng;
 use support::{report, scaled, wait_until};
-
-/// Keys of each worker that hold records, then keys that hold numbers.
-const RECORD_KEYS: usize = 40;
-const NUMBER_KEYS: usize = 8;
-const KEYS: usize = RECORD_KEYS + NUMBER_KEYS;
-/// Most small items of each worker besides; many buckets' worth.
-const GROWN_MAX: u64 = 20_000;
-/// Most changes that may be under way in one worker: the members of its batches.
-const PENDING: usize = 6;
-
-// The journal of one worker, in words of the shared page.
-const PROGRESS: usize = 0;
-const GROWN: usize = 1;
-const BUSY: usize = 2;
-const SHRINKING: usize = 3;
-const STATES: usize = 8;
-const PLANS: usize = STATES + KEYS;
-const JOURNAL: usize = PLANS + PENDING * 2;
-
-/// What a key holds, in one word: 0 nothing; else a seq and how many records were appended, or
-/// a number plus 1.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct State(u64);
-
-impl State {
-    const ABSENT: State = State(0);
-
-    fn record(seq: u64, appended: u64) -> State {
-        State(seq << 8 | appended)
-    }
-
-    fn seq(self) -> u64 {
-        self.0 >> 8
-    }
-
-    fn appended(self) -> u64 {
-        self.0 & 0xff
-    }
-}
-
-/// A worker's journal: what it has committed, and what it is about to.
-struct Journal<'a> {
-    page: &'a Page,
-    base: usize,
-}
-
-impl Journal<'_> {
-    fn new(page: &Page, worker: usize) -> Journal<'_> {
-        Journal { page, base: worker * JOURNAL }
-    }
-
-    fn get(&self, place: usize) -> u64 {
-        self.page.word(self.base + place).load(SeqCst)
-    }
-
-    fn put(&self, place: usize, word: u64) {
-        self.page.word(self.base + place).store(word, SeqCst);
-    }
-
-    fn state(&self, key: usize) -> State {
-        State(self.get(STATES + key))
-    }
-
-    fn plan(&self, slot: usize, key: usize, next: State) {
-        self.put(PLANS + slot * 2 + 1, next.0);
-        self.put(PLANS + slot * 2, key as u64 + 1);
-    }
-
-    fn settle(&self, slot: usize, key: usize, now: State) {
-        self.put(STATES + key, now.0);
-        self.put(PLANS + slot * 2, 0);
-    }
-
-    fn planned(&self, key: usize) -> Option<State> {
-        let slot = (0..PENDING).find(|slot| self.get(PLANS + slot * 2) == key as u64 + 1)?;
-        Some(State(self.get(PLANS + slot * 2 + 1)))
-    }
-}
-
-fn key_name(worker: usize, key: usize) -> Vec<u8> {
-    format!("worker/{worker}/{key}").into_bytes()
-}
-
-fn grown_name(worker: usize, n: u64) -> Vec<u8> {
-    format!("grown/{worker}/{n}").into_bytes()
-}
-
-fn piece(name: &[u8], seq: u64, place: u64, len: usize) -> Vec<u8> {
-    record::make(name, Record { writer: place as u32, seq }, len)
-}
-
-/// What the heap holds under `name`, read back into a state.
-fn seen(cache: &Cache, name: &[u8], is_number: bool) -> State {
-    let Some(item) = cache.get(name).expect("get") else { return State::ABSENT };
-    if is_number {
-        let text = String::from_utf8_lossy(&item.value).trim_end().to_string();
-        return State(text.parse::<u64>().expect("a number") + 1);
-    }
-    let records = record::read(name, &item.value).unwrap_or_else(|e| panic!("{e}"));
-    for (place, record) in records.iter().enumerate() {
-        assert_eq!(record.seq, records[0].seq, "{}: two stores mixed", name.escape_ascii());
-        assert_eq!(record.writer as usize, place, "{}: pieces out of order", name.escape_ascii());
-    }
-    State::record(records[0].seq, records.len() as u64 - 1)
-}
 
 /// One process that is going to be killed.
 struct Worker<'a> {
@@ -149,12 +48,13 @@ impl Worker<'_> {
         let state = self.journal.state(key);
         let len = self.rng.size(150_000);
         self.seq += 1;
-        let fresh = State::record(self.seq, 0);
+        self.journal.put(NEWEST, self.seq);
+        let fresh = State::record(self.seq);
         let value = piece(&name, self.seq, 0, len);
         match self.rng.below(10) {
             0..2 if state != State::ABSENT && state.appended() < 4 => {
-                let next = State::record(state.seq(), state.appended() + 1);
-                let more = piece(&name, state.seq(), next.appended(), len.min(20_000));
+                let next = state.with_appended();
+                let more = piece_behind(&name, next, len.min(20_000));
                 self.change(key, next, || self.cache.append(&name, &more).map(drop));
             }
             2 if state != State::ABSENT => {
@@ -192,7 +92,8 @@ impl Worker<'_> {
         let first = self.rng.below((RECORD_KEYS - PENDING) as u64) as usize;
         let names: Vec<_> = (0..PENDING).map(|m| key_name(self.me, first + m)).collect();
         self.seq += 1;
-        let next = State::record(self.seq, 0);
+        self.journal.put(NEWEST, self.seq);
+        let next = State::record(self.seq);
         let value = |name: &Vec<u8>, rng: &mut Rng| piece(name, next.seq(), 0, rng.size(20_000));
         let items: Vec<_> = names.iter().map(|n| (n, value(n, &mut self.rng))).collect();
         (0..PENDING).for_each(|m| self.journal.plan(m, first + m, next));
@@ -204,30 +105,6 @@ impl Worker<'_> {
                 Err(e) => panic!("set_many: {e}"),
             };
             self.journal.settle(m, first + m, now);
-        }
-    }
-
-    /// Small items in order, up to a number and down again, so that the index grows and chains
-    /// come and go while processes die.
-    fn grow_or_shrink(&mut self) {
-        let n = self.journal.get(GROWN);
-        match self.journal.get(SHRINKING) {
-            0 if n == GROWN_MAX => self.journal.put(SHRINKING, 1),
-            1 if n == 0 => self.journal.put(SHRINKING, 0),
-            0 => {
-                let name = grown_name(self.me, n);
-                match self.cache.set(&name, &piece(&name, n + 1, 0, 0), 0, 0) {
-                    Ok(_) => self.journal.put(GROWN, n + 1),
-                    Err(e) => assert_eq!(e.status(), Status::Busy, "grow: {e}"),
-                }
-            }
-            _ => {
-                self.journal.put(GROWN, n - 1);
-                match self.cache.delete(&grown_name(self.me, n - 1)) {
-                    Ok(_) => {}
-                    Err(e) => assert_eq!(e.status(), Status::Busy, "shrink: {e}"),
-                }
-            }
         }
     }
 
@@ -269,7 +146,7 @@ fn worker(link: &mut Link, args: &[String]) {
     let me: usize = args[2].parse().unwrap();
     let workers: usize = args[3].parse().unwrap();
     let journal = Journal::new(&page, me);
-    let newest = (0..RECORD_KEYS).map(|key| journal.state(key).seq()).max().unwrap_or(0);
+    let newest = journal.get(NEWEST);
     let seed = args[4].parse().unwrap();
     let cache = Cache::open(&args[0]).expect("open");
     let mut worker = Worker { cache, journal, me, rng: Rng::new(seed), seq: newest + 1 };
@@ -279,7 +156,7 @@ fn worker(link: &mut Link, args: &[String]) {
             0..10 => worker.change_record(),
             10..13 => worker.change_number(),
             13 => worker.change_batch(),
-            14..16 => worker.grow_or_shrink(),
+            14..16 => worker.journal.grow_or_shrink(&worker.cache),
             _ => worker.read_someone(workers),
         }
         page.word(me * JOURNAL + PROGRESS).fetch_add(1, Relaxed);
@@ -300,29 +177,13 @@ fn start(heap: &Path, page: &Path, me: usize, workers: usize, seed: u64) -> Chil
     child
 }
 
-/// Compares all keys of a dead worker with its journal; what was under way may be done or not.
-/// The journal then says what is so. Returns how many changes were under way.
+/// Compares all that a dead worker wrote with its journal. Returns how many changes were under way.
 fn audit(cache: &Cache, page: &Page, worker: usize, when: &str) -> u64 {
-    let journal = Journal::new(page, worker);
     let evictions = cache.stats().expect("stats").evictions;
     assert_eq!(evictions, 0, "{when}: the heap is too small for this test");
-    let mut under_way = 0;
-    for key in 0..KEYS {
-        let now = seen(cache, &key_name(worker, key), key >= RECORD_KEYS);
-        let (old, planned) = (journal.state(key), journal.planned(key));
-        assert!(
-            now == old || Some(now) == planned,
-            "{when}: key {key} of worker {worker} was {old:?}, planned {planned:?}, is {now:?}"
-        );
-        journal.put(STATES + key, now.0);
-        under_way += u64::from(planned.is_some());
-    }
-    (0..PENDING).for_each(|slot| journal.put(PLANS + slot * 2, 0));
-    let grown = journal.get(GROWN);
-    for n in (0..grown).rev().take(50).chain((0..grown).step_by(97)) {
-        let name = grown_name(worker, n);
-        assert_eq!(seen(cache, &name, false).seq(), n + 1, "{when}: a grown item is lost");
-    }
+    let journal = Journal::new(page, worker);
+    let under_way = journal.audit(cache, false, when);
+    journal.audit_grown(cache, when);
     under_way
 }
 

@@ -92,8 +92,9 @@ impl<'c> Op<'c> {
         if entry.load(Ordering::Acquire) != 0 {
             return true;
         }
-        // The index may have a quarter of the heap: the rest is for items, whatever their size.
-        if self.heap.hot().index.0.load(Ordering::Relaxed) > u64::from(self.heap.geometry().superblocks) / 4 {
+        // The index may have a quarter of the heap: the rest is for items, whatever their size. Segments are made in order,
+        // so this one's number is how many there are.
+        if segment > self.heap.geometry().superblocks / 4 {
             return false;
         }
         let Some(s) = self.take_superblock() else {
@@ -109,7 +110,6 @@ impl<'c> Op<'c> {
         // Release: whoever follows the directory sees empty buckets.
         if entry.compare_exchange(0, s + 1, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
             descriptor.change(state, crate::heap::superblock::Use::Index, crate::client::Owner::NOBODY);
-            self.heap.hot().index.0.fetch_add(1, Ordering::Relaxed);
         } else if descriptor.change(state, crate::heap::superblock::Use::Free, crate::client::Owner::NOBODY).is_some() {
             self.heap.pool().insert(s);
         }

@@ -85,6 +85,11 @@ impl<'h> HintSet<'h> {
         false
     }
 
+    /// How many members there are; looks at every word.
+    pub fn count(&self) -> u64 {
+        self.leaves.iter().map(|leaf| u64::from(leaf.load(Ordering::Relaxed).count_ones())).sum()
+    }
+
     /// The first member at or after `from`, or the first of all; None when the set looks empty.
     pub fn next(&self, from: u32) -> Option<u32> {
         self.at_or_after(from).or_else(|| self.at_or_after(0))
@@ -148,7 +153,7 @@ mod tests {
             from = i + 1;
         }
         assert_eq!(found, [3, 64, 4095, 4096, 12_799]);
-        assert!(set.has(5) && !set.has(6));
+        assert!(set.has(5) && !set.has(6) && set.count() == 5);
         assert_eq!(set.next(12_800), Some(3));
         assert!(set.remove(3) && !set.remove(3));
         assert_eq!(set.next(12_800), Some(64));

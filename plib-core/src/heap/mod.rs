@@ -38,8 +38,6 @@ pub struct Hot {
     pub large: Lone,
     /// Where the search for a free superblock starts.
     pub pool: Lone,
-    /// Superblocks that the index has taken, for its bound.
-    pub index: Lone,
 }
 
 #[cfg(not(loom))]
@@ -56,22 +54,6 @@ pub struct ClassLine {
     pub typical: AtomicU64,
     /// Where the search for partly free superblocks starts.
     pub partial: AtomicU64,
-    /// About how many superblocks the class has.
-    pub superblocks: AtomicU64,
-}
-
-impl ClassLine {
-    /// Counts a superblock that joined the class; with the first one its items are new.
-    pub(crate) fn gained_one(&self, now: u64) {
-        if self.superblocks.fetch_add(1, Ordering::Relaxed) == 0 {
-            self.typical.store(now, Ordering::Relaxed);
-        }
-    }
-
-    /// Counts one that left. After a death the count may be off by one; it never goes below nothing.
-    pub(crate) fn lost_one(&self) {
-        let _ = self.superblocks.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
-    }
 }
 
 /// A validated mapping of a heap file.

@@ -72,6 +72,11 @@ impl SuperState {
         }
     }
 
+    /// Whether the word says one of these uses.
+    pub const fn is_known(self) -> bool {
+        self.0 & 7 <= 4
+    }
+
     /// Who drains or converts it.
     pub const fn owner(self) -> Owner {
         Owner((self.0 >> 11 & 0x0fff_ffff) as u32)
@@ -141,19 +146,26 @@ impl Descriptor<'_> {
         }
     }
 
-    /// Takes up to `most` hinted blocks out of one word; the number of the word's first block and the taken bits.
-    pub fn take_free(&self, most: u32) -> Option<(u32, u64)> {
+    /// Takes up to `most` hinted blocks out of one word. `note` learns the number of the word's first block and the bits
+    /// before they are taken (again if somebody else was faster). False if there are none.
+    pub fn take_free(&self, most: u32, mut note: impl FnMut(u32, u64)) -> bool {
         for (i, word) in self.rest.free.iter().enumerate() {
             let mut seen = word.load(Ordering::Relaxed);
             while seen != 0 {
                 let taken = lowest_bits(seen, most);
+                note(i as u32 * 64, taken);
                 match word.compare_exchange(seen, seen & !taken, Ordering::AcqRel, Ordering::Relaxed) {
-                    Ok(_) => return Some((i as u32 * 64, taken)),
+                    Ok(_) => return true,
                     Err(now) => seen = now,
                 }
             }
         }
-        None
+        false
+    }
+
+    /// Whether block `i` is hinted free.
+    pub fn is_hinted(&self, i: u32) -> bool {
+        self.rest.free.get(i as usize / 64).is_some_and(|word| word.load(Ordering::Relaxed) >> (i % 64) & 1 == 1)
     }
 
     /// Whether any block is hinted free.

@@ -187,7 +187,6 @@ pub(crate) fn format(heap: &Heap) -> Result<(), Fault> {
     heap.pool().remove(0);
     descriptor.change(descriptor.state(), Use::Index, crate::client::Owner::NOBODY).ok_or(damaged)?;
     heap.directory(0).ok_or(damaged)?.store(1, Ordering::Release);
-    heap.hot().index.0.store(1, Ordering::Relaxed);
     Ok(())
 }
 

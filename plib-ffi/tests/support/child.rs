@@ -111,6 +111,12 @@ impl Child {
         assert_eq!(unsafe { libc::waitid(libc::P_PID, self.process.id(), &mut info, what) }, 0);
     }
 
+    /// Lets others run first.
+    pub fn renice(&self, nice: i32) {
+        // SAFETY: takes numbers only; the child is ours and not yet waited for.
+        unsafe { libc::setpriority(libc::PRIO_PROCESS, self.pid() as u32, nice) };
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.process.try_wait().expect("wait").is_none()
     }

@@ -1,6 +1,6 @@
 //! A heap for one test, in a folder of its own that goes when the test ends.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use plib::{Cache, CheckReport, CreateOptions};
 
@@ -11,10 +11,11 @@ pub struct TestHeap {
     pub cache: Cache,
 }
 
-/// Where heaps of tests live: in memory, as real ones do, unless the machine has no such place.
+/// Where heaps of tests live: where `PLIB_DIR` says, else in memory, as real ones do, unless the machine has no such place.
 pub fn folder() -> tempfile::TempDir {
-    let memory = Path::new("/dev/shm");
-    let place = if memory.is_dir() { memory.to_path_buf() } else { std::env::temp_dir() };
+    let asked = std::env::var_os("PLIB_DIR").map(PathBuf::from).filter(|place| place.is_dir());
+    let memory = Some(PathBuf::from("/dev/shm")).filter(|place| place.is_dir());
+    let place = asked.or(memory).unwrap_or_else(std::env::temp_dir);
     tempfile::Builder::new().prefix("plib-test-").tempdir_in(place).expect("a folder for the test")
 }
 

@@ -1,16 +1,20 @@
-//! What the tests share: heaps of their own, child processes, checksummed values, fronts.
+//! What the tests share: heaps of their own, child processes, checksummed values, journals, fronts.
 
 // Each test file is a program of its own and uses a part of this.
 #![allow(dead_code)]
 
 pub mod child;
+pub mod fork;
 pub mod front;
 pub mod heap;
 pub mod journal;
+pub mod namespace;
 pub mod page;
+pub mod plan;
 pub mod record;
 pub mod recorder;
 pub mod rng;
+pub mod stopped;
 
 /// Whether the long variants were asked for (`PLIB_EXHAUSTIVE=1`); CI runs sampled ones.
 pub fn exhaustive() -> bool {

@@ -18,7 +18,8 @@ Examples:
 
 Every block, bucket, slot word and context is compared with the others. The heap may be in use (minor findings count when
 they stay), or its users may all be dead: what they held is no damage and is taken back first, as whoever opens a heap
-does. Nothing else is changed. Exit code 0: clean; 1: findings.";
+does. If nobody else has it open, counters that deaths left off by an item are set right. Nothing else is changed. Exit
+code 0: clean; 1: findings.";
 
 /// How often a heap in use is looked at before minor findings are believed.
 const LOOKS: u32 = 4;
