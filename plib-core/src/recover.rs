@@ -6,7 +6,7 @@
 
 use crate::client::{Op, Owner};
 use crate::heap::Block;
-use crate::heap::block::{self, BlockRef, State};
+use crate::heap::block::{self, BlockRef, Meta, State};
 use crate::heap::class;
 use crate::heap::superblock::Use;
 use crate::index::bucket::Bucket;
@@ -114,7 +114,7 @@ impl Op<'_> {
             let meta = block::load(self.heap.meta(block));
             match meta.state() {
                 State::Claimed if meta.owner().context() == self.me.context() => self.bury(block, life, parts),
-                State::Live if life.is_life(meta) => self.bury_unnamed(block, life)?,
+                State::Live if life.is_life(meta) => self.bury_unnamed(block, life, meta)?,
                 State::Free => self.rehint(block),
                 _ => {}
             }
@@ -133,9 +133,9 @@ impl Op<'_> {
         self.free(block, meta);
     }
 
-    /// Frees a live block unless a slot word names it.
-    fn bury_unnamed(&self, block: Block, life: BlockRef) -> Result<(), Status> {
-        let meta = block::load(self.heap.meta(block));
+    /// Frees a block that was live as `meta` says unless a slot word names it. Not a later life of it: what is not named then
+    /// may be a block that somebody is filling.
+    fn bury_unnamed(&self, block: Block, life: BlockRef, meta: Meta) -> Result<(), Status> {
         let info = self.heap.info(block);
         let bucket = self.lock_key_recovering(info.hash())?;
         let named = bucket.place_of(block.unit).is_some() && !mutant::is(Mutant::RecoverBlindly);

@@ -112,7 +112,7 @@ impl Op<'_> {
         let mut key = [0u8; KEY_MAX];
         // SAFETY: the item fits its block, its key fits ours.
         unsafe { user::copy(key.as_mut_ptr(), self.heap.bytes(block, ITEM_HEADER), info.key_len()) };
-        let life = times.life(self, meta, self.heap.times_word(block).load(Ordering::Relaxed));
+        let Some((life, _)) = times.life_unlocked(self, block, meta) else { return false };
         fence(Ordering::Acquire);
         if block::load(self.heap.meta(block)).identity() != meta.identity() || word.load(Ordering::Acquire) != slot.0 {
             return false;

@@ -165,6 +165,16 @@ impl<'c> Times<'c> {
         }
     }
 
+    /// The same for who holds no lock, with word 2. None if a touch came between the two looks at that: the clock is read
+    /// after the first, so an item that was given more time in time could seem expired.
+    #[inline(always)]
+    pub(crate) fn life_unlocked(&mut self, op: &Op<'_>, block: Block, meta: Meta) -> Option<(Life, u64)> {
+        let word = op.heap.times_word(block).load(Ordering::Relaxed);
+        let life = self.life(op, meta, word);
+        let same = life != Life::Expired || op.heap.times_word(block).load(Ordering::Relaxed) == word;
+        same.then_some((life, word))
+    }
+
     /// The expiry word for memcached's `exptime`.
     fn expiry(&mut self, exptime: i64) -> u32 {
         match exptime {

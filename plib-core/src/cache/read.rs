@@ -249,10 +249,9 @@ impl<'c> Op<'c> {
     /// Copies a viewed item out if it is alive.
     #[inline(always)]
     pub(crate) fn take_out(&self, view: &View<'_>, out: Out, times: &mut Times<'_>, seen: &mut Seen) -> Option<Life> {
-        let word = self.heap.times_word(view.block).load(Ordering::Relaxed);
-        match times.life(self, view.meta, word) {
-            Life::Alive => {}
-            life => return Some(life),
+        let (life, word) = times.life_unlocked(self, view.block, view.meta)?;
+        if life != Life::Alive {
+            return Some(life);
         }
         let (value_len, copied, cas) = self.read_value(view, out)?;
         let (flags, expiry) = item::times(word);

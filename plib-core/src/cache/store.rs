@@ -248,8 +248,8 @@ impl<'c> Op<'c> {
         loop {
             let mut times = Times::new(self.client);
             let found = self.find(key.hash, key.bytes(), |view| {
-                let word = self.heap.times_word(view.block).load(Ordering::Relaxed);
-                let alive = times.life(self, view.meta, word) == Life::Alive;
+                let (life, word) = times.life_unlocked(self, view.block, view.meta)?;
+                let alive = life == Life::Alive;
                 let (len, _, cas) = self.read_value(view, Out { ptr: core::ptr::null_mut(), len: 0 })?;
                 let len = if view.info.is_numeric() { len } else { view.info.value_len() };
                 Some(alive.then_some((View { ..*view }, word, len, cas)))
