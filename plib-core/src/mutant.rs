@@ -20,6 +20,9 @@
 //! | `no-version` | a block keeps its version when it is claimed |
 //! | `no-second-look` | a reader does not look at slot and meta word again |
 //! | `immortal` | expiry is not looked at |
+//! | `any-namespace` | a thread of another pid namespace is asked after by its number there |
+//! | `blind-fingerprint` | what an owner does leaves no trace in its fingerprint |
+//! | `holds-nothing` | who is inside an operation counts as holding something |
 
 macro_rules! mutants {
     ($($name:ident => $text:literal,)*) => {
@@ -53,6 +56,9 @@ mutants! {
     NoVersion => "no-version",
     NoSecondLook => "no-second-look",
     Immortal => "immortal",
+    AnyNamespace => "any-namespace",
+    BlindFingerprint => "blind-fingerprint",
+    HoldsNothing => "holds-nothing",
 }
 
 /// Whether this build has bugs to plant.

@@ -9,6 +9,7 @@ pub mod heap;
 pub mod page;
 pub mod record;
 pub mod rng;
+pub mod tracer;
 
 /// Whether the long variants were asked for (`PLIB_EXHAUSTIVE=1`); CI runs sampled ones.
 pub fn exhaustive() -> bool {
