@@ -464,15 +464,17 @@ impl Client {
         if !seen.is_busy() || !self.is_mine(seen) || seen.incarnation() != id.0.incarnation() {
             return;
         }
-        let op = self.op(id.0);
+        // Made anew by a CAS: its thread may have vanished, and then another process may be adopting it just now.
+        let Some(owner) = self.enter(context, seen, id.0.context(), 0) else { return };
+        let op = self.op(owner);
         // A thread that vanished or jumped out of an operation left an intent behind.
         if op.resolve().is_err() {
-            return self.abandon(context, id.0);
+            return self.abandon(context, owner);
         }
         op.empty_magazines();
         op.tell_items(true);
         context.clear_hazards();
-        context.state.store(ContextState::new(seen.incarnation(), false, 0, 0).0, Ordering::Release);
+        context.state.store(ContextState::new(owner.incarnation(), false, 0, 0).0, Ordering::Release);
     }
 
     /// Whether a context in this state belongs to this client.
