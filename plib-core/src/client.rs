@@ -549,7 +549,7 @@ impl Client {
         if state.slot() == self.slot {
             return context.thread(state).is_some_and(|tid| sys::thread_gone(self.pid, tid));
         }
-        !self.is_alive(state.slot()) || self.thread_vanished(slot, context, state)
+        !self.is_alive(state.slot()) || self.thread_vanished(slot, context, state) && !mutant::is(Mutant::NoTakeOver)
     }
 
     /// Whether a living client's thread is gone. Only a process of the same pid namespace can ask: elsewhere the number
