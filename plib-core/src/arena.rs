@@ -37,7 +37,11 @@ impl Arena {
     }
 
     pub fn client(&self, slot: u32) -> Client {
-        Client::register(self.heap, ClientParams { slot, pid: 1, start_time: 0, lock_fd: -1, vdso: 0 }).unwrap()
+        Client::register(
+            self.heap,
+            ClientParams { slot, pid: 1, pid_namespace: 0, start_time: 0, lock_fd: -1, vdso: 0 },
+        )
+        .unwrap()
     }
 }
 

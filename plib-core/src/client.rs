@@ -12,6 +12,7 @@
 //! ```
 
 use crate::domain::Domain;
+use crate::hash::mix;
 use crate::heap::Heap;
 use crate::layout::{CLASSES, CLIENT_SIZE, CONTEXT_SIZE, QUOTA_EIGHTHS};
 use crate::mutant::{self, Mutant};
@@ -69,11 +70,26 @@ pub struct ClientSlot {
     state: AtomicU64,
     pid: AtomicU64,
     start_time: AtomicU64,
+    /// The inode of the pid namespace that the pid and its threads' ids are of; 0 is not known.
+    pid_namespace: AtomicU64,
 }
 
 impl ClientSlot {
     pub(crate) fn load(&self) -> SlotState {
         SlotState(self.state.load(Ordering::Acquire))
+    }
+
+    fn pid(&self) -> u32 {
+        self.pid.load(Ordering::Relaxed) as u32
+    }
+
+    fn pid_namespace(&self) -> u64 {
+        self.pid_namespace.load(Ordering::Relaxed)
+    }
+
+    /// pid, start time, pid namespace.
+    pub(crate) fn identity(&self) -> (u32, u64, u64) {
+        (self.pid(), self.start_time.load(Ordering::Relaxed), self.pid_namespace())
     }
 }
 
@@ -99,7 +115,7 @@ impl ContextState {
         Owner::new(number, self.incarnation())
     }
 
-    const fn slot(self) -> u32 {
+    pub(crate) const fn slot(self) -> u32 {
         (self.0 >> 17) as u32 & 0xfff
     }
 
@@ -220,11 +236,12 @@ const _: () = {
 
 #[cfg(not(loom))]
 pub(crate) const FIELDS_HASH: u64 = {
-    use crate::hash::mix;
     let h = mix(size_of::<ContextMemory>() as u64, core::mem::offset_of!(ContextMemory, hazards) as u64);
     let h = mix(h, core::mem::offset_of!(ContextMemory, intent) as u64);
     let h = mix(h, core::mem::offset_of!(ContextMemory, counters) as u64);
     let h = mix(h, core::mem::offset_of!(ContextMemory, magazines) as u64);
+    let h = mix(h, core::mem::offset_of!(ClientSlot, start_time) as u64);
+    let h = mix(h, core::mem::offset_of!(ClientSlot, pid_namespace) as u64);
     mix(mix(h, SPARE_LINES as u64), (Counter::COUNT as u64) << 32 | MAGAZINE as u64)
 };
 #[cfg(loom)]
@@ -238,7 +255,7 @@ impl ContextMemory {
     }
 
     /// The thread that works from this context in `state`, if it is known.
-    fn thread(&self, state: ContextState) -> Option<u32> {
+    pub(crate) fn thread(&self, state: ContextState) -> Option<u32> {
         let word = self.thread.load(Ordering::Acquire);
         let known = (word >> 32) as u32 == state.incarnation() && word as u32 != 0;
         known.then_some(word as u32)
@@ -262,6 +279,21 @@ impl ContextMemory {
 
     pub(crate) fn counter(&self, counter: Counter) -> u64 {
         self.counters.get(counter as usize).map_or(0, |c| c.load(Ordering::Relaxed))
+    }
+
+    /// A number that changes with every step of an operation that others could notice, and with the owner.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        let first = [&self.state, &self.thread, &self.cas_next, &self.cas_end, &self.items_untold, &self.evicted];
+        let i = &self.intent;
+        let intent = [&i.bucket, &i.other, &i.new, &i.parts, &i.old, &i.victim, &i.superblock, &i.large, &i.unlinked];
+        let words = first.into_iter().chain(&self.hazards).chain(intent).chain(&i.lines).chain(&self.counters);
+        words.fold(0, |sum, word| mix(sum, word.load(Ordering::Acquire)))
+    }
+
+    /// 1 + the superblocks that hazards name; 0 for none.
+    pub(crate) fn hazards(&self) -> [u64; HAZARDS] {
+        let [first, second, ..] = &self.hazards;
+        [first.load(Ordering::Acquire), second.load(Ordering::Acquire)]
     }
 
     /// Whether a hazard names superblock `s`.
@@ -292,8 +324,10 @@ pub struct ClientParams {
     pub slot: u32,
     /// Its pid, in its own namespace.
     pub pid: u32,
-    /// Its start time in clock ticks after boot, for people to read.
+    /// Its start time in clock ticks after boot; tells it from a later process with its pid.
     pub start_time: u64,
+    /// The inode of its pid namespace; 0 if that is not known.
+    pub pid_namespace: u64,
     /// A descriptor of the heap file without locks of its own, for asking about lock bytes; -1 if there is none.
     pub lock_fd: i32,
     /// The auxiliary vector's AT_SYSINFO_EHDR, or 0.
@@ -306,6 +340,7 @@ pub struct Client {
     slot: u32,
     incarnation: u32,
     pid: u32,
+    pid_namespace: u64,
     lock_fd: i32,
     /// Whether every reader is covered by `membarrier`; else each fences for itself.
     barrier: bool,
@@ -326,6 +361,8 @@ pub struct ClientInfo {
     pub pid: u32,
     /// Its start time in clock ticks after boot.
     pub start_time: u64,
+    /// The inode of its pid namespace; 0 if that is not known.
+    pub pid_namespace: u64,
     /// Op contexts that it holds.
     pub contexts: u32,
     /// Whether its address space still exists.
@@ -342,6 +379,7 @@ impl Client {
         slot.state.compare_exchange(seen.0, next.0, Ordering::AcqRel, Ordering::Relaxed).map_err(|_| Status::Busy)?;
         slot.pid.store(u64::from(p.pid), Ordering::Relaxed);
         slot.start_time.store(p.start_time, Ordering::Relaxed);
+        slot.pid_namespace.store(p.pid_namespace, Ordering::Relaxed);
         heap.set_dirty();
         // SAFETY: the caller passes what the kernel gave, or 0.
         let clock = unsafe { sys::Clock::new(p.vdso) };
@@ -350,6 +388,7 @@ impl Client {
             slot: p.slot,
             incarnation: next.incarnation(),
             pid: p.pid,
+            pid_namespace: p.pid_namespace,
             lock_fd: p.lock_fd,
             barrier: sys::register_barrier(),
             clock,
@@ -475,15 +514,17 @@ impl Client {
         if !seen.is_busy() || !self.is_mine(seen) || seen.incarnation() != id.0.incarnation() {
             return;
         }
-        let op = self.op(id.0);
+        // Made anew by a CAS: its thread may have vanished, and then another process may be adopting it just now.
+        let Some(owner) = self.enter(context, seen, id.0.context(), 0) else { return };
+        let op = self.op(owner);
         // A thread that vanished or jumped out of an operation left an intent behind.
         if op.resolve().is_err() {
-            return self.abandon(context, id.0);
+            return self.abandon(context, owner);
         }
         op.empty_magazines();
         op.tell_items(true);
         context.clear_hazards();
-        context.state.store(ContextState::new(seen.incarnation(), false, 0, 0).0, Ordering::Release);
+        context.state.store(ContextState::new(owner.incarnation(), false, 0, 0).0, Ordering::Release);
     }
 
     /// Whether a context in this state belongs to this client.
@@ -517,10 +558,12 @@ impl Client {
     pub fn client_info(&self, slot: u32) -> Option<ClientInfo> {
         let memory = self.heap.client(slot)?;
         let state = memory.load();
+        let (pid, start_time, pid_namespace) = memory.identity();
         state.in_use().then(|| ClientInfo {
             slot,
-            pid: memory.pid.load(Ordering::Relaxed) as u32,
-            start_time: memory.start_time.load(Ordering::Relaxed),
+            pid,
+            start_time,
+            pid_namespace,
             contexts: self.contexts_of(slot, state.incarnation()),
             alive: self.is_alive(slot),
         })
@@ -539,8 +582,13 @@ impl Client {
         !(ask(self.slot) == Some(true) && ask(slot) == Some(false) && ask(self.slot) == Some(true))
     }
 
-    /// Whether the owner of a busy context is dead: its client is gone or replaced, or its thread vanished from my process.
-    fn is_dead(&self, context: &ContextMemory, state: ContextState) -> bool {
+    /// The slot of this client.
+    pub fn slot(&self) -> u32 {
+        self.slot
+    }
+
+    /// Whether the owner of a busy context is dead: its client is gone or replaced, or its thread vanished.
+    pub(crate) fn is_dead(&self, context: &ContextMemory, state: ContextState) -> bool {
         let Some(slot) = self.heap.client(state.slot()) else {
             return true;
         };
@@ -551,7 +599,18 @@ impl Client {
         if state.slot() == self.slot {
             return context.thread(state).is_some_and(|tid| sys::thread_gone(self.pid, tid));
         }
-        !self.is_alive(state.slot())
+        !self.is_alive(state.slot()) || self.thread_vanished(slot, context, state) && !mutant::is(Mutant::NoTakeOver)
+    }
+
+    /// Whether a living client's thread is gone. Only a process of the same pid namespace can ask: elsewhere the number
+    /// is nobody's or somebody else's. While the client lives its pid is not given to another.
+    fn thread_vanished(&self, slot: &ClientSlot, context: &ContextMemory, state: ContextState) -> bool {
+        let namespace = slot.pid_namespace();
+        let same = namespace != 0 && namespace == self.pid_namespace || mutant::is(Mutant::AnyNamespace);
+        let gone = same && context.thread(state).is_some_and(|tid| sys::thread_gone(slot.pid(), tid));
+        // The same client and the same owner after the question as before it: all words read were theirs.
+        let client = slot.load();
+        gone && client.in_use() && client.incarnation() == state.client() && context.load() == state
     }
 
     /// Whether `owner` will never act again.

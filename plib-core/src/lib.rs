@@ -19,6 +19,7 @@
 //! | [`client`] | attached processes, op contexts, intents, liveness |
 //! | [`claim`], [`evict`] | where a block for a new item comes from |
 //! | [`recover`] | what a survivor does for the dead |
+//! | [`frozen`] | who holds something that others wait for, and whether he gets on |
 //! | [`cache`], [`batch`], [`scan`] | the operations |
 //! | [`stats`], [`check`] | what a heap tells about itself |
 //! | [`domain`], [`gate`] | the boundary that the key will guard |
@@ -46,6 +47,7 @@ pub mod claim;
 pub mod client;
 pub mod domain;
 pub mod evict;
+pub mod frozen;
 pub mod gate;
 pub mod hash;
 pub mod heap;
@@ -65,6 +67,7 @@ pub use batch::{DeleteRequest, GetRequest, SetRequest};
 pub use cache::{Got, ItemInfo, Mode};
 pub use check::{CheckSummary, Finding};
 pub use client::{Client, ClientInfo, ClientParams, ContextId};
+pub use frozen::Holding;
 pub use gate::Session;
 pub use heap::Heap;
 pub use scan::Scanned;

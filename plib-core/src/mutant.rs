@@ -23,6 +23,9 @@
 //! | `late-epoch` | a store asks for the flush epoch once more after it has judged the item that it replaces |
 //! | `no-recheck` | append and incr do not look under the lock whether the item is still the one that they read |
 //! | `reuse-cas` | a cas value is used before the range is advanced, and the range is not |
+//! | `any-namespace` | a thread of another pid namespace is asked after by its number there |
+//! | `blind-fingerprint` | what an owner does leaves no trace in its fingerprint |
+//! | `holds-nothing` | who is inside an operation counts as holding something |
 
 macro_rules! mutants {
     ($($name:ident => $text:literal,)*) => {
@@ -59,6 +62,9 @@ mutants! {
     LateEpoch => "late-epoch",
     NoRecheck => "no-recheck",
     ReuseCas => "reuse-cas",
+    AnyNamespace => "any-namespace",
+    BlindFingerprint => "blind-fingerprint",
+    HoldsNothing => "holds-nothing",
 }
 
 /// Whether this build has bugs to plant.

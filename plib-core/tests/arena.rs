@@ -31,8 +31,11 @@ impl Drop for Arena {
 }
 
 fn client(heap: Heap) -> Client {
-    Client::register(heap, ClientParams { slot: 0, pid: std::process::id(), start_time: 0, lock_fd: -1, vdso: 0 })
-        .unwrap()
+    Client::register(
+        heap,
+        ClientParams { slot: 0, pid: std::process::id(), start_time: 0, pid_namespace: 0, lock_fd: -1, vdso: 0 },
+    )
+    .unwrap()
 }
 
 fn with(size: u64, item_size_max: u32, test: impl FnOnce(&mut Session<'_>)) {

@@ -27,6 +27,9 @@
 // Bytes of plib_info_t.pages.
 #define PLIB_PAGES_SIZE 64
 
+// Bytes of plib_frozen_t.name, with its final zero.
+#define PLIB_PROCESS_NAME_SIZE 16
+
 // What a function answers. Any but PLIB_OK means that nothing was changed or written, unless said otherwise.
 typedef enum {
   // Done.
@@ -82,6 +85,30 @@ typedef enum {
   // As guarded, against a program that means harm.
   PLIB_ISOLATION_SEALED = 2,
 } plib_isolation_t;
+
+// What became of a frozen owner.
+typedef enum {
+  // It was reported, as the policy wants.
+  PLIB_FATE_REPORTED = 0,
+  // Its process was killed, and what it held was taken back.
+  PLIB_FATE_KILLED = 1,
+  // Its process or thread ended by itself, and what it held was taken back.
+  PLIB_FATE_GONE = 2,
+  // It went on just before it would have been killed, and was let live.
+  PLIB_FATE_RESUMED = 3,
+  // This process may not look at it or may not kill it.
+  PLIB_FATE_PERMISSION_DENIED = 4,
+  // No process that can be seen from here is surely the one.
+  PLIB_FATE_NOT_FOUND = 5,
+  // It is a thread of this very process.
+  PLIB_FATE_THIS_PROCESS = 6,
+  // It is the first process of this pid namespace.
+  PLIB_FATE_INIT = 7,
+  // It was killed and is not gone yet: a frozen control group (v1), or a wait in the kernel.
+  PLIB_FATE_LINGERS = 8,
+  // The operating system refused; `error` says why.
+  PLIB_FATE_FAILED = 9,
+} plib_fate_t;
 
 // A handle on an open heap, for all threads, and after fork for the child too. It is a number, not a pointer: nothing is
 // read through it, and a closed, forged or NULL one gives PLIB_E_INVALID.
@@ -271,6 +298,71 @@ typedef struct {
   // Severe ones among them.
   uint64_t severe;
 } plib_check_t;
+
+// What a sweep does about frozen owners. Set all to zero, then `size`, then what is wanted.
+typedef struct {
+  // sizeof(plib_sweep_options_t).
+  size_t size;
+  // 1 to kill the processes of frozen owners (SIGKILL) and take back what they held; 0 to report them.
+  uint32_t kill;
+  // How long an owner must not have moved at all to count as frozen, in ms; 0 is 2000.
+  uint32_t patience_ms;
+  // How long to wait for a killed process to be gone, in ms; 0 is 5000.
+  uint32_t wait_ms;
+  // Must be 0.
+  uint32_t reserved;
+} plib_sweep_options_t;
+
+// A thread that is inside an operation, holds what others wait for, and does not get on.
+typedef struct {
+  // sizeof(plib_frozen_t).
+  size_t size;
+  // The inode of its pid namespace; 0 if it is not known.
+  uint64_t pid_namespace;
+  // How long it has been seen not to move.
+  uint64_t still_ms;
+  // Its pid, in its own pid namespace.
+  uint32_t pid;
+  // Its thread id there; 0 if it is not known.
+  uint32_t thread;
+  // Its pid as it is seen from here; 0 if it is not, and then `uid`, `state` and `name` are 0 too.
+  uint32_t pid_here;
+  // Who runs it.
+  uint32_t uid;
+  // How many buckets it has locked, 0 to 2; writers of their keys get PLIB_E_BUSY.
+  uint32_t buckets;
+  // 1 if it holds the right to reserve for a large value; large stores get PLIB_E_BUSY.
+  uint32_t large;
+  // 1 if it is changing the use of a superblock.
+  uint32_t superblock;
+  // A plib_fate_t.
+  uint32_t fate;
+  // errno for PLIB_FATE_FAILED.
+  int error;
+  // What its thread does, by the kernel's letter: 'T' stopped, 't' traced, 'S' or 'D' asleep, 'R' runnable.
+  char state;
+  // The name of its program.
+  char name[PLIB_PROCESS_NAME_SIZE];
+} plib_frozen_t;
+
+// What plib_sweep calls for each frozen owner. The struct is gone after the call.
+typedef void (*plib_frozen_fn)(void *context, const plib_frozen_t *owner);
+
+// What a sweep found and did. Set `size` before the call.
+typedef struct {
+  // sizeof(plib_sweep_report_t).
+  size_t size;
+  // Op contexts of the dead that were recovered.
+  uint64_t recovered_contexts;
+  // Frozen owners found.
+  uint64_t frozen;
+  // Those among them whose processes were killed and recovered.
+  uint64_t killed;
+  // Those for whom others still have to wait.
+  uint64_t remaining;
+  // Readers that do not get on; nobody waits for them.
+  uint64_t readers;
+} plib_sweep_report_t;
 
 #ifdef __cplusplus
 extern "C" {
@@ -542,6 +634,20 @@ plib_status_t plib_check(plib_t *cache,
                          plib_finding_fn fn,
                          void *context,
                          plib_check_t *out);
+
+// Recovers what dead processes and threads held, and looks for owners that are frozen in the middle of an operation: stopped,
+// in a frozen control group, under a debugger, stuck. It takes as long as the patience only if there are such. By the
+// options they are reported, or their processes killed; PLIB_OK either way. `options` (NULL: report), `fn` and `out` may be
+// NULL. Not for signal handlers.
+//
+// Requires:
+// `options` is NULL or as large as its `size` says, `fn` does not let an exception or longjmp out; `out` is NULL or as large
+// as its `size` says, and writable.
+plib_status_t plib_sweep(plib_t *cache,
+                         const plib_sweep_options_t *options,
+                         plib_frozen_fn fn,
+                         void *context,
+                         plib_sweep_report_t *out);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -96,6 +96,7 @@ impl Record {
                 slot,
                 pid: process::process_id(),
                 start_time: process::start_time(),
+                pid_namespace: process::pid_namespace(),
                 lock_fd: self.kept,
                 vdso: process::vdso(),
             };

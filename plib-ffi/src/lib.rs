@@ -32,10 +32,11 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | `cache`, `batch`, `scan`, `info` | the Rust API |
+//! | `sweep`, `watch` | finding owners that are frozen, and what is done about them |
 //! | `c` | the C ABI, `plib.h` |
 //! | `name`, `create`, `attach` | heap files: where they are, how one is made and mapped |
 //! | `world`, `claim`, `handle` | what a process knows of its open heaps, and its threads of their op contexts |
-//! | `process`, `mapping`, `pages`, `room` | the operating system |
+//! | `process`, `other_process`, `mapping`, `pages`, `room` | the operating system |
 #![warn(missing_docs)]
 
 mod attach;
@@ -49,10 +50,13 @@ mod handle;
 mod info;
 mod mapping;
 mod name;
+mod other_process;
 mod pages;
 mod process;
 mod room;
 mod scan;
+mod sweep;
+mod watch;
 mod world;
 
 pub use batch::GetInto;
@@ -68,3 +72,4 @@ pub use plib_core::layout::{
 pub use plib_core::mutant;
 pub use plib_core::{CheckSummary, ClassStats, ClientInfo, Finding, ItemInfo, Stats, Status};
 pub use scan::{Entry, Scan};
+pub use sweep::{Fate, FrozenOwner, ProcessInfo, SweepPolicy, SweepReport, Sweeper};

@@ -36,6 +36,13 @@ pub(crate) fn start_time() -> u64 {
     after_name.split_ascii_whitespace().nth(19).and_then(|field| field.parse().ok()).unwrap_or(0)
 }
 
+/// The inode of the pid namespace that this process's ids are of; 0 where /proc does not say. Asked each time: a forked
+/// child's may be another than its parent's.
+pub(crate) fn pid_namespace() -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self/ns/pid").map_or(0, |namespace| namespace.ino())
+}
+
 /// The running system's boot id.
 pub(crate) fn boot_id() -> io::Result<[u64; 2]> {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
@@ -111,7 +118,7 @@ mod tests {
     fn the_kernel_answers() {
         assert_ne!(boot_id().expect("boot id"), [0, 0]);
         assert_ne!(secret().expect("random"), secret().expect("random"));
-        assert!(start_time() > 0 && vdso() != 0 && unix_now() > 1_600_000_000);
+        assert!(start_time() > 0 && pid_namespace() > 0 && vdso() != 0 && unix_now() > 1_600_000_000);
         register_barrier();
         heavy_barrier();
     }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 /// The files of src/c in the order of the header.
-const ORDER: [&str; 9] = ["status", "options", "handle", "item", "batch", "scan", "stats", "info", "check"];
+const ORDER: [&str; 10] = ["status", "options", "handle", "item", "batch", "scan", "stats", "info", "check", "sweep"];
 
 #[test]
 fn the_committed_header_is_the_generated_one() {

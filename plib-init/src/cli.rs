@@ -100,6 +100,8 @@ pub(crate) enum Command {
     Check(command::check::CheckArgs),
     /// Take back what dead clients held
     Reap(command::reap::ReapArgs),
+    /// Take back what dead clients held, and report or kill frozen ones
+    Sweep(command::sweep::SweepArgs),
     /// Show what this machine offers and what to change
     Doctor(command::doctor::DoctorArgs),
     /// Show plib at work: processes share a heap, one is killed, nothing is lost

@@ -3,7 +3,7 @@
 //! ```text
 //! main -> run -> cli (arguments) -> command/* (one file a command) -> plib (the library)
 //!                                       |-> output, table, progress   what the user sees
-//!                                       |-> bytes, size, exptime      what the user gives
+//!                                       |-> bytes, size, exptime, span, stop   what the user gives
 //!                                       '-> archive                   the format of `plib dump`
 //! ```
 //!
@@ -20,6 +20,8 @@ mod output;
 mod owner;
 mod progress;
 mod size;
+mod span;
+mod stop;
 mod table;
 mod when;
 

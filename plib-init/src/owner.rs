@@ -13,6 +13,11 @@ pub(crate) fn mode(metadata: &Metadata) -> String {
     format!("{:04o}", metadata.mode() & 0o7777)
 }
 
+/// The name of a user.
+pub(crate) fn user(uid: u32) -> String {
+    name("/etc/passwd", uid)
+}
+
 fn name(table: &str, id: u32) -> String {
     let text = fs::read_to_string(table).unwrap_or_default();
     find(&text, id).map_or_else(|| id.to_string(), str::to_owned)

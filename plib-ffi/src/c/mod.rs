@@ -13,6 +13,7 @@ pub(crate) mod options;
 pub(crate) mod scan;
 pub(crate) mod stats;
 pub(crate) mod status;
+pub(crate) mod sweep;
 
 use crate::claim::{Inside, enter};
 use crate::error::Error;

@@ -57,6 +57,7 @@ static void refused(plib_t *c) {
   IS(PLIB_E_INVALID, plib_stats(c, no_line, NULL));
   IS(PLIB_E_INVALID, plib_info(c, &info));
   IS(PLIB_E_INVALID, plib_check(c, NULL, NULL, &check));
+  IS(PLIB_E_INVALID, plib_sweep(c, NULL, NULL, NULL, NULL));
   CHECK(strstr(plib_last_error_message(), "closed"));
   CHECK(plib_isolation(c) == PLIB_ISOLATION_NONE);
   plib_close(c);
@@ -125,6 +126,7 @@ static void bad_outputs(plib_t *c, char *heap) {
     IS(PLIB_E_INVALID, plib_scan_from(c, in, nothing, NULL));
     IS(PLIB_E_INVALID, plib_info(c, in));
     IS(PLIB_E_INVALID, plib_check(c, NULL, NULL, in));
+    IS(PLIB_E_INVALID, plib_sweep(c, NULL, NULL, NULL, in));
     plib_get_request_t get = {.key = "k", .key_len = 1, .buf = in, .buf_len = 8};
     IS(PLIB_OK, plib_mget(c, &get, 1));
     CHECK(get.status == PLIB_E_INVALID);

@@ -206,6 +206,20 @@ static void finding(void *context, const plib_finding_t *finding) {
   ++*(int *)context;
 }
 
+static void frozen(void *context, const plib_frozen_t *owner) {
+  fprintf(stderr, "frozen: pid %u, %u buckets\n", owner->pid, owner->buckets);
+  ++*(int *)context;
+}
+
+static void sweeping(plib_t *c) {
+  plib_sweep_report_t report = {.size = sizeof report, .frozen = 9, .readers = 9};
+  plib_sweep_options_t options = {.size = sizeof options, .kill = 1, .patience_ms = 50};
+  int owners = 0;
+  IS(PLIB_OK, plib_sweep(c, &options, frozen, &owners, &report));
+  CHECK(owners == 0 && report.frozen == 0 && report.killed == 0 && report.remaining == 0 && report.readers == 0);
+  IS(PLIB_OK, plib_sweep(c, NULL, NULL, NULL, NULL));
+}
+
 static void about(plib_t *c, const char *path) {
   struct counters counters = {0};
   IS(PLIB_OK, plib_stats(c, counter, &counters));
@@ -221,6 +235,7 @@ static void about(plib_t *c, const char *path) {
   IS(PLIB_OK, plib_check(c, finding, &findings, &check));
   CHECK(findings == 0 && check.severe == 0 && check.buckets > 0 && check.items >= 30);
   IS(PLIB_OK, plib_check(c, NULL, NULL, NULL));
+  sweeping(c);
   for (uint32_t status = 0; status <= PLIB_E_ISOLATION; status++) {
     CHECK(strlen(plib_strerror((plib_status_t)status)) > 3);
     CHECK(strcmp(plib_strerror((plib_status_t)status), "unknown status") != 0);

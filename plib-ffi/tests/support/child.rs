@@ -65,8 +65,21 @@ pub struct Child {
 
 /// Starts this test program again in `role`.
 pub fn spawn(role: &str, args: &[&str]) -> Child {
+    spawn_through(&[], role, args)
+}
+
+/// The same by way of another command, which runs this program as its own child.
+pub fn spawn_through(wrapper: &[&str], role: &str, args: &[&str]) -> Child {
     let (ours, theirs) = UnixStream::pair().expect("a socket pair");
-    let mut command = Command::new(std::env::current_exe().expect("this program"));
+    let this = std::env::current_exe().expect("this program");
+    let mut command = match wrapper {
+        [] => Command::new(this),
+        [program, rest @ ..] => {
+            let mut command = Command::new(program);
+            command.args(rest).arg(this);
+            command
+        }
+    };
     command
         .args(["child", "--exact", "--ignored", "--nocapture", "--test-threads=1"])
         .env(ROLE, role)

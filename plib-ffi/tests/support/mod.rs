@@ -15,6 +15,7 @@ pub mod record;
 pub mod recorder;
 pub mod rng;
 pub mod stopped;
+pub mod tracer;
 
 /// Whether the long variants were asked for (`PLIB_EXHAUSTIVE=1`); CI runs sampled ones.
 pub fn exhaustive() -> bool {

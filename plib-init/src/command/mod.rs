@@ -18,6 +18,7 @@ pub(crate) mod reap;
 pub(crate) mod scan;
 pub(crate) mod stats;
 pub(crate) mod store;
+pub(crate) mod sweep;
 pub(crate) mod touch;
 
 use crate::cli::{Cli, Command};
@@ -52,6 +53,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitKind, CliError> {
         Command::Load(args) => load::run(&context, &args),
         Command::Check(args) => check::run(&context, &args),
         Command::Reap(args) => reap::run(&context, &args),
+        Command::Sweep(args) => sweep::run(&context, &args),
         Command::Doctor(args) => doctor::run(&context, &args),
         Command::Demo(args) => demo::run(&context, &args),
         Command::DemoWorker(args) => demo::run_worker(&args),

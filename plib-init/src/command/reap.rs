@@ -12,6 +12,7 @@ use crate::error::{CliError, ExitKind};
 const EXAMPLES: &str = "\
 Examples:
   plib reap demo
+  plib sweep demo                      (frozen clients too)
 
 Whoever needs a place that a dead client held takes it back anyway; this does so at once, for all of them.";
 

@@ -264,6 +264,7 @@ fn write_sizes(w: &mut dyn Write, paint: Paint, sizes: &Sizes) -> io::Result<()>
 struct ClientDocument {
     slot: u32,
     pid: u32,
+    pid_namespace: u64,
     command: Option<String>,
     contexts: u32,
     alive: bool,
@@ -280,10 +281,11 @@ fn clients(context: &Context, cache: &Cache) -> Result<(), CliError> {
     let document = |c: &plib::ClientInfo| ClientDocument {
         slot: c.slot,
         pid: c.pid,
-        command: c.alive.then(|| command_of(c.pid)).flatten(),
+        pid_namespace: c.pid_namespace,
+        command: (c.alive && cache.shares_pids_with(c)).then(|| command_of(c.pid)).flatten(),
         contexts: c.contexts,
         alive: c.alive,
-        this: c.alive && c.pid == this,
+        this: c.alive && c.pid == this && cache.shares_pids_with(c),
     };
     let clients = Clients { clients: cache.clients()?.iter().map(document).collect() };
     context.output.answer(&clients, |w, paint| {
@@ -309,7 +311,7 @@ fn clients(context: &Context, cache: &Cache) -> Result<(), CliError> {
     })
 }
 
-/// The name of a process, where it is in our pid namespace.
+/// The name of a process of our pid namespace.
 fn command_of(pid: u32) -> Option<String> {
     let name = std::fs::read(format!("/proc/{pid}/comm")).ok()?;
     Some(crate::bytes::escape(name.trim_ascii_end()))

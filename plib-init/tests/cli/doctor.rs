@@ -21,6 +21,7 @@ fn it_says_what_this_machine_offers() {
         "protection keys",
         "kernel",
         "membarrier",
+        "pid namespace",
         "PLIB_DIR",
         "file system",
         "space",

@@ -8,3 +8,4 @@ mod heaps;
 mod items;
 mod place;
 mod stats;
+mod sweep;

@@ -63,6 +63,13 @@ fn lock_slot(file: &File, heap: &Heap) -> u32 {
 
 impl CoreFront {
     pub fn open(path: &Path, value_max: usize) -> CoreFront {
+        // SAFETY: a plain system call.
+        let tid = unsafe { libc::gettid() } as u32;
+        CoreFront::open_as(path, value_max, (std::process::id(), 1, 0), tid)
+    }
+
+    /// The same under an identity (pid, start time, pid namespace) that may be anybody's, and a thread id or 0.
+    pub fn open_as(path: &Path, value_max: usize, (pid, start_time, pid_namespace): (u32, u64, u64), tid: u32) -> Self {
         let open = || File::options().read(true).write(true).open(path).expect("open");
         let (file, liveness) = (open(), OwnedFd::from(open()));
         let len = file.metadata().expect("metadata").len() as usize;
@@ -71,20 +78,24 @@ impl CoreFront {
         let heap = heap.unwrap_or_else(|fault| panic!("{fault:?}"));
         let params = ClientParams {
             slot: lock_slot(&file, &heap),
-            pid: std::process::id(),
-            start_time: 1,
+            pid,
+            start_time,
+            pid_namespace,
             lock_fd: liveness.as_raw_fd(),
             vdso: 0,
         };
         let client = Client::register(heap, params).expect("register");
-        // SAFETY: a plain system call.
-        let tid = unsafe { libc::gettid() } as u32;
         let context = client.claim_context(tid).expect("a context");
         // The mapping keeps the open file, and with it the lock, until this process ends.
         CoreFront { client, context, value_max, _liveness: liveness }
     }
 
-    fn session(&self) -> Session<'_> {
+    /// What looks at the heap without being inside an operation.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub fn session(&self) -> Session<'_> {
         // SAFETY: one session at a time, by the thread that claimed the context.
         unsafe { self.client.session(self.context) }
     }

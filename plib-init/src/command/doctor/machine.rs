@@ -9,7 +9,7 @@ use super::Check;
 const KERNEL_NEEDED: (u32, u32) = (4, 16);
 
 pub(super) fn checks() -> Vec<Check> {
-    vec![cpu(), keys(), kernel(), membarrier(), reserved_huge_pages()]
+    vec![cpu(), keys(), kernel(), membarrier(), pid_namespace(), reserved_huge_pages()]
 }
 
 fn cpu() -> Check {
@@ -121,6 +121,25 @@ fn membarrier() -> Check {
     }
     let advice = "plib moves memory between sizes with it: use a kernel with CONFIG_MEMBARRIER, and a container policy (seccomp) that lets membarrier(2) through";
     Check::problem("membarrier", "not to be had", advice)
+}
+
+/// The inode of the first pid namespace (linux/proc_ns.h, PROC_PID_INIT_INO).
+const FIRST_PID_NAMESPACE: u64 = 0xefff_fffc;
+
+/// Whose processes `plib sweep` can tell and kill.
+fn pid_namespace() -> Check {
+    use std::os::unix::fs::MetadataExt;
+    let seen = fs::metadata("/proc/self/ns/pid").map(|namespace| namespace.ino());
+    let advice = "`plib sweep` here kills frozen clients of this container alone; run it on the host for all of them";
+    match seen {
+        Ok(FIRST_PID_NAMESPACE) => Check::ok("pid namespace", "the machine's own"),
+        Ok(inode) => Check::note("pid namespace", format!("a container's ({inode})"), advice),
+        Err(e) => Check::note(
+            "pid namespace",
+            format!("not known: /proc/self/ns/pid: {e}"),
+            "mount /proc; without it vanished threads of other processes are not found dead, and `plib sweep` kills nobody",
+        ),
+    }
 }
 
 /// The number after `name:` in /proc/meminfo.

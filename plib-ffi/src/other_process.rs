@@ -1,0 +1,248 @@
+//! Another process: the one that a client slot of a heap speaks of, and no other.
+//!
+//! A pid alone is not enough: it is given again, and in another pid namespace it is somebody else's. So a process is
+//! taken for a client only if its own number for itself, its pid namespace and its start time are the recorded ones and
+//! it has the heap's file mapped. It is held by a descriptor of its directory in /proc before any of that is looked at:
+//! what is read through the descriptor, and a signal that is sent through it, goes to that process or, once it has
+//! ended, to nobody.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+
+/// What is recorded of a client, and the heap's file.
+pub(crate) struct Wanted<'a> {
+    /// Its pid, in its own namespace.
+    pub pid: u32,
+    /// Clock ticks after boot.
+    pub start_time: u64,
+    /// The inode of its pid namespace.
+    pub pid_namespace: u64,
+    /// What it must have mapped.
+    pub file: &'a MappedFile,
+}
+
+/// A file as /proc/PID/maps names it. (Not as `stat` does: some file systems give other device numbers there.)
+pub(crate) struct MappedFile(String);
+
+impl MappedFile {
+    /// The file that this process has mapped at `address`.
+    pub fn at(address: usize) -> io::Result<Self> {
+        let maps = fs::read_to_string("/proc/self/maps")?;
+        let mut found = maps.lines().filter_map(Map::parse).filter(|map| map.range.contains(&address));
+        found.next().map(|map| Self(map.file.to_owned())).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+/// A line of maps, proc(5): `start-end permissions offset device inode path`.
+struct Map<'a> {
+    range: std::ops::Range<usize>,
+    /// `device inode`.
+    file: &'a str,
+}
+
+impl<'a> Map<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let mut words = line.splitn(4, ' ');
+        let (start, end) = words.next()?.split_once('-')?;
+        let number = |text| usize::from_str_radix(text, 16).ok();
+        let rest = words.nth(2)?;
+        let device = rest.find(' ')? + 1;
+        let inode = rest[device..].find(' ').map_or(rest.len(), |len| device + len);
+        Some(Self { range: number(start)?..number(end)?, file: &rest[..inode] })
+    }
+}
+
+/// A process, held by its directory in /proc.
+#[derive(Debug)]
+pub(crate) struct OtherProcess {
+    directory: OwnedFd,
+    /// Its number in this /proc.
+    pid: u32,
+}
+
+/// What a thread does at the moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Activity {
+    /// The kernel's letter for its state, proc(5): R runnable, S or D asleep, T stopped, t traced, ...
+    pub state: char,
+    /// Clock ticks of processor time so far.
+    pub ticks: u64,
+}
+
+impl OtherProcess {
+    /// Looks for a client's process. NotFound if no process in this /proc is surely it, PermissionDenied if one may be that
+    /// may not be looked at.
+    pub fn find(wanted: &Wanted<'_>) -> io::Result<Self> {
+        if wanted.pid == 0 || wanted.start_time == 0 || wanted.pid_namespace == 0 {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let mut failure = io::ErrorKind::NotFound;
+        // In most cases its number there is its number here.
+        let numbers = std::iter::once(wanted.pid).chain(numbers_in("/proc"));
+        for pid in numbers {
+            match Self::open(pid).and_then(|process| process.is(wanted).map(|()| process)) {
+                Ok(process) => return Ok(process),
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => failure = e.kind(),
+                Err(_) => {}
+            }
+        }
+        Err(failure.into())
+    }
+
+    fn open(pid: u32) -> io::Result<Self> {
+        let flags = libc::O_DIRECTORY | libc::O_CLOEXEC;
+        let directory = File::options().read(true).custom_flags(flags).open(format!("/proc/{pid}"))?;
+        Ok(Self { directory: directory.into(), pid })
+    }
+
+    /// Compares what anybody may see first, so that a permission that is missing is only told of where it matters.
+    fn is(&self, wanted: &Wanted<'_>) -> io::Result<()> {
+        let same = |same: bool| if same { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) };
+        same(innermost_id(&self.read("status")?) == Some(wanted.pid))?;
+        same(Stat::parse(&self.read("stat")?).is_some_and(|stat| stat.start_time == wanted.start_time))?;
+        same(fs::metadata(self.path("ns/pid"))?.ino() == wanted.pid_namespace)?;
+        let maps = self.read("maps")?;
+        same(maps.lines().filter_map(Map::parse).any(|map| map.file == wanted.file.0))
+    }
+
+    fn path(&self, name: &str) -> String {
+        format!("/proc/self/fd/{}/{name}", self.directory.as_raw_fd())
+    }
+
+    fn read(&self, name: &str) -> io::Result<String> {
+        fs::read(self.path(name)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Its number in this /proc.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Whether it is this very process.
+    pub fn is_this(&self) -> bool {
+        fs::read_link("/proc/self").is_ok_and(|link| link.to_str() == Some(&self.pid.to_string()))
+    }
+
+    /// The name of its program, up to 15 bytes.
+    pub fn name(&self) -> String {
+        self.read("comm").unwrap_or_default().trim_end_matches('\n').to_owned()
+    }
+
+    /// Who runs it.
+    pub fn uid(&self) -> Option<u32> {
+        let status = self.read("status").ok()?;
+        field(&status, "Uid:")?.split_ascii_whitespace().next()?.parse().ok()
+    }
+
+    /// What one of its threads does, named as in its own pid namespace; without a thread, what its first one does.
+    pub fn activity(&self, thread: Option<u32>) -> Option<Activity> {
+        let task = match thread {
+            None => String::new(),
+            Some(id) => {
+                let is_it =
+                    |name: &String| innermost_id(&self.read(&format!("{name}status")).unwrap_or_default()) == Some(id);
+                let name = |number: u32| format!("task/{number}/");
+                std::iter::once(id).chain(numbers_in(&self.path("task"))).map(name).find(is_it)?
+            }
+        };
+        let stat = self.read(&format!("{task}stat")).ok()?;
+        Stat::parse(&stat).map(|stat| Activity { state: stat.state, ticks: stat.ticks })
+    }
+
+    /// SIGKILL.
+    pub fn kill(&self) -> io::Result<()> {
+        let nothing = std::ptr::null::<libc::siginfo_t>();
+        // SAFETY: takes a descriptor that is ours and numbers; no information goes with the signal. A directory of /proc is
+        // as good as a pidfd here (pidfd_send_signal(2)).
+        let sent = unsafe {
+            libc::syscall(libc::SYS_pidfd_send_signal, self.directory.as_raw_fd(), libc::SIGKILL, nothing, 0)
+        };
+        if sent == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+}
+
+/// The names in a folder that are numbers.
+fn numbers_in(folder: &str) -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// The rest of the line of proc(5) status that starts with `name`.
+fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    status.lines().find_map(|line| line.strip_prefix(name))
+}
+
+/// The id of a process or thread in its own pid namespace, from its `status`.
+fn innermost_id(status: &str) -> Option<u32> {
+    field(status, "NSpid:")?.split_ascii_whitespace().next_back()?.parse().ok()
+}
+
+/// The fields of proc(5) stat that are of use.
+pub(crate) struct Stat {
+    pub state: char,
+    pub ticks: u64,
+    pub start_time: u64,
+}
+
+impl Stat {
+    /// The name in field 2 may hold blanks and parentheses, so fields are counted from its last ')'.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (_, after_name) = text.rsplit_once(')')?;
+        let fields: Vec<&str> = after_name.split_ascii_whitespace().collect();
+        let number = |place: usize| fields.get(place - 3)?.parse::<u64>().ok();
+        let state = fields.first()?.chars().next()?;
+        Some(Self { state, ticks: number(14)? + number(15)?, start_time: number(22)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_proc_are_read() {
+        let map =
+            Map::parse("7f0000000000-7f0001000000 rw-s 00000000 00:19 1234                /dev/shm/plib/a b").unwrap();
+        assert_eq!((map.range, map.file), (0x7f00_0000_0000..0x7f00_0100_0000, "00:19 1234"));
+        assert_eq!(Map::parse("00400000-00401000 r--p 00000000 00:00 0").unwrap().file, "00:00 0");
+        let stat = "7 (a ) b) T 1 2 3 4 5 6 7 8 9 10 300 21 13 14 15 16 17 18 4711 20";
+        let stat = Stat::parse(stat).unwrap();
+        assert_eq!((stat.state, stat.ticks, stat.start_time), ('T', 321, 4711));
+        assert_eq!(innermost_id("Name:\tx\nNSpid:\t4000\t12\t1\n"), Some(1));
+        assert!(Map::parse("").is_none() && Stat::parse("7 (x)").is_none() && innermost_id("").is_none());
+    }
+
+    fn me(file: &MappedFile) -> Wanted<'_> {
+        Wanted {
+            pid: std::process::id(),
+            start_time: crate::process::start_time(),
+            pid_namespace: crate::process::pid_namespace(),
+            file,
+        }
+    }
+
+    #[test]
+    fn a_process_is_found_only_if_all_is_as_recorded() {
+        // This program's own code is a file that it has mapped, and that another test process may have, too.
+        let file = MappedFile::at(lines_of_proc_are_read as fn() as usize).expect("mapped");
+        let found = OtherProcess::find(&me(&file)).expect("this process");
+        assert!(found.is_this() && found.pid() == std::process::id() && found.uid().is_some());
+        assert!(found.activity(Some(crate::process::thread_id())).is_some_and(|a| a.state == 'R'));
+        assert!(found.activity(Some(1)).is_none());
+        let other = MappedFile("00:00 77".into());
+        let wrong = [
+            Wanted { pid: me(&file).pid + 1, ..me(&file) },
+            Wanted { start_time: me(&file).start_time + 1, ..me(&file) },
+            Wanted { pid_namespace: me(&file).pid_namespace + 1, ..me(&file) },
+            Wanted { file: &other, ..me(&file) },
+            Wanted { pid: 0, ..me(&file) },
+            Wanted { pid: 1, ..me(&file) },
+            Wanted { pid_namespace: 0, ..me(&file) },
+        ];
+        for wanted in wrong {
+            assert_eq!(OtherProcess::find(&wanted).unwrap_err().kind(), io::ErrorKind::NotFound);
+        }
+    }
+}
