@@ -138,6 +138,24 @@ pub(crate) struct Intent {
     pub lines: [AtomicU64; SPARE_LINES],
 }
 
+impl Intent {
+    /// Whether it names nothing: its context holds nothing but what its magazines hint at.
+    fn is_clear(&self) -> bool {
+        let words = [
+            &self.bucket,
+            &self.other,
+            &self.new,
+            &self.parts,
+            &self.old,
+            &self.victim,
+            &self.superblock,
+            &self.large,
+            &self.unlinked,
+        ];
+        words.into_iter().chain(&self.lines).all(|word| word.load(Ordering::Acquire) == 0)
+    }
+}
+
 /// The blocks of one class that its context frees and takes first; hints.
 #[repr(C, align(64))]
 pub(crate) struct Magazine {
@@ -318,7 +336,7 @@ impl Client {
         };
         if let Ok(id) = client.claim_context(0) {
             client.op(id.0).reap();
-            client.release_context(id);
+            client.release_context(id, 0);
         }
         Ok(client)
     }
@@ -331,7 +349,7 @@ impl Client {
             };
             let state = context.load();
             if state.is_busy() && self.is_mine(state) {
-                self.release_context(ContextId(Owner::new(number, state.incarnation())));
+                self.release_context(ContextId(Owner::new(number, state.incarnation())), 0);
             }
         }
         if let Some(slot) = self.heap.client(self.slot) {
@@ -396,8 +414,13 @@ impl Client {
         if !seen.is_busy() || !self.is_dead(context, seen) {
             return None;
         }
+        self.take(context, seen, number, tid)
+    }
+
+    /// Makes a context mine whose owner will never act again, and resolves its intent.
+    fn take(&self, context: &ContextMemory, seen: ContextState, number: u32, tid: u32) -> Option<Owner> {
         // From here the context is mine: if I die, the next adopter resolves the same intent again.
-        let owner = self.enter(context, seen, number, 0)?;
+        let owner = self.enter(context, seen, number, tid)?;
         context.clear_hazards();
         let op = self.op(owner);
         op.count(Counter::RecoveredContexts, 1);
@@ -406,7 +429,6 @@ impl Client {
             self.abandon(context, owner);
             return None;
         }
-        context.set_thread(context.load(), tid);
         Some(owner)
     }
 
@@ -417,22 +439,27 @@ impl Client {
         context.state.store(dead.0, Ordering::Release);
     }
 
-    /// Gives a context back: its free blocks become anybody's.
-    pub fn release_context(&self, id: ContextId) {
-        let Some(context) = self.heap.context(id.0.context()) else { return };
+    /// Gives a context back for thread `tid` (0: unknown): its free blocks become anybody's.
+    pub fn release_context(&self, id: ContextId, tid: u32) {
+        let number = id.0.context();
+        let Some(context) = self.heap.context(number) else { return };
         let seen = context.load();
         if !seen.is_busy() || !self.is_mine(seen) || seen.incarnation() != id.0.incarnation() {
             return;
         }
-        let op = self.op(id.0);
-        // A thread that vanished or jumped out of an operation left an intent behind.
-        if op.resolve().is_err() {
-            return self.abandon(context, id.0);
-        }
+        let owner = if context.intent.is_clear() {
+            id.0
+        } else {
+            // A thread that vanished or jumped out of an operation left an intent behind. Under the next incarnation its
+            // locks are a dead owner's, to be taken over.
+            let Some(owner) = self.take(context, seen, number, tid) else { return };
+            owner
+        };
+        let op = self.op(owner);
         op.empty_magazines();
         op.tell_items(true);
         context.clear_hazards();
-        context.state.store(ContextState::new(seen.incarnation(), false, 0, 0).0, Ordering::Release);
+        context.state.store(ContextState::new(owner.incarnation(), false, 0, 0).0, Ordering::Release);
     }
 
     /// Whether a context in this state belongs to this client.
@@ -521,12 +548,12 @@ impl Client {
         })
     }
 
-    /// Recovers all contexts of dead clients and frees their slots.
-    pub(crate) fn recover_the_dead(&self) -> u32 {
+    /// Recovers all contexts of dead clients and frees their slots, on behalf of thread `tid`.
+    pub(crate) fn recover_the_dead(&self, tid: u32) -> u32 {
         let mut recovered = 0;
         for number in 1..=self.heap.geometry().contexts {
-            if let Some(owner) = self.adopt(number, 0) {
-                self.release_context(ContextId(owner));
+            if let Some(owner) = self.adopt(number, tid) {
+                self.release_context(ContextId(owner), tid);
                 recovered += 1;
             }
         }
@@ -640,7 +667,7 @@ impl<'c> Op<'c> {
 
     /// Recovers every dead client.
     pub fn reap(&self) -> u32 {
-        self.client.recover_the_dead()
+        self.client.recover_the_dead(self.context.thread(self.context.load()).unwrap_or(0))
     }
 }
 

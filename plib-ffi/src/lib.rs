@@ -35,6 +35,7 @@
 //! | `c` | the C ABI, `plib.h` |
 //! | `name`, `create`, `attach` | heap files: where they are, how one is made and mapped |
 //! | `world`, `claim`, `handle` | what a process knows of its open heaps, and its threads of their op contexts |
+//! | `stack`, `quiet` | what signal handlers and cancellation may do to a thread, and may not |
 //! | `process`, `mapping`, `pages`, `room` | the operating system |
 #![warn(missing_docs)]
 
@@ -51,8 +52,10 @@ mod mapping;
 mod name;
 mod pages;
 mod process;
+mod quiet;
 mod room;
 mod scan;
+mod stack;
 mod world;
 
 pub use batch::GetInto;
