@@ -47,7 +47,14 @@ impl Record {
         let (file, metadata) = name::open_regular(&path, true)?;
         let geometry = probe(&file, &metadata, &path)?;
         let path = std::path::absolute(&path).unwrap_or(path);
-        Ok(Self { device: metadata.dev(), inode: metadata.ino(), kept: keep(file), geometry, path, mapped: AtomicUsize::new(0) })
+        Ok(Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            kept: keep(file),
+            geometry,
+            path,
+            mapped: AtomicUsize::new(0),
+        })
     }
 
     /// The file's path.

@@ -123,7 +123,11 @@ impl Drop for Exit {
             let me = local.address();
             local.forget();
             let Some(guard) = World::get().and_then(World::lock) else { return };
-            guard.claims().iter().filter(|claim| claim.thread.load(Ordering::Relaxed) == me).for_each(|c| end(&guard, c));
+            guard
+                .claims()
+                .iter()
+                .filter(|claim| claim.thread.load(Ordering::Relaxed) == me)
+                .for_each(|c| end(&guard, c));
         });
     }
 }
@@ -371,7 +375,8 @@ fn release(_: &Guard, claim: &Claim) {
     if claim.holds.swap(0, Ordering::Relaxed) != 0 {
         // SAFETY: `holds` said that the context and the client are there: a client is taken from its place only after all
         // its claims were released.
-        let (client, context) = unsafe { (&*claim.client.load(Ordering::Relaxed), (*claim.context.get()).assume_init()) };
+        let (client, context) =
+            unsafe { (&*claim.client.load(Ordering::Relaxed), (*claim.context.get()).assume_init()) };
         client.release_context(context, process::thread_id());
     }
 }

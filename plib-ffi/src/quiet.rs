@@ -49,22 +49,6 @@ impl Drop for Quiet {
     }
 }
 
-/// Keeps a call from being cancelled half-way, while signals go on being handled.
-#[derive(Debug)]
-pub(crate) struct Uncancelled(c_int);
-
-impl Uncancelled {
-    pub fn begin() -> Self {
-        Self(exchange_cancelling(CANCEL_DISABLE))
-    }
-}
-
-impl Drop for Uncancelled {
-    fn drop(&mut self) {
-        exchange_cancelling(self.0);
-    }
-}
-
 fn exchange_mask(set: SignalSet) -> SignalSet {
     let mut old = set;
     // SAFETY: both sets are ours and as large as said. By the system call: libc's function leaves its own signals out.

@@ -87,7 +87,9 @@ pub(crate) fn pointer() -> usize {
 fn on_alternate_stack() -> bool {
     let mut now = MaybeUninit::<libc::stack_t>::uninit();
     // SAFETY: only asks; the kernel fills the record in when it answers 0.
-    unsafe { libc::sigaltstack(std::ptr::null(), now.as_mut_ptr()) != 0 || now.assume_init().ss_flags & libc::SS_ONSTACK != 0 }
+    unsafe {
+        libc::sigaltstack(std::ptr::null(), now.as_mut_ptr()) != 0 || now.assume_init().ss_flags & libc::SS_ONSTACK != 0
+    }
 }
 
 #[cfg(test)]

@@ -161,8 +161,7 @@ impl<'c> Op<'c> {
                 last = holder;
                 patience.progress();
             }
-            let free = holder == 0
-                || patience.tries >= SPINS && self.client.owner_is_dead(Owner(holder as u32));
+            let free = holder == 0 || patience.tries >= SPINS && self.client.owner_is_dead(Owner(holder as u32));
             if free && word.compare_exchange(holder, u64::from(self.me.0), Ordering::AcqRel, Ordering::Relaxed).is_ok()
             {
                 return Ok(());

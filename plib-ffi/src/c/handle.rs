@@ -7,7 +7,7 @@ use crate::claim::enter;
 use crate::create::CreateOptions;
 use crate::error::Error;
 use crate::handle;
-use crate::quiet::Uncancelled;
+use crate::quiet::Quiet;
 use plib_core::domain::Isolation;
 use std::ffi::{CStr, OsStr, c_char};
 use std::os::unix::ffi::OsStrExt;
@@ -30,9 +30,10 @@ unsafe fn os_str<'a>(text: *const c_char, what: &'static str) -> Result<&'a OsSt
     Ok(OsStr::from_bytes(unsafe { CStr::from_ptr(text) }.to_bytes()))
 }
 
-/// Runs something that opens files, which would be places where threads are cancelled, and have it half done.
+/// Runs something that opens and maps files, as a whole: a thread cannot be made to leave it half done, nor to end in it,
+/// which would unwind the standard library and so abort the process.
 fn whole(work: impl FnOnce() -> Result<(), Error>) -> plib_status_t {
-    let _uncancelled = Uncancelled::begin();
+    let _quiet = Quiet::begin();
     work().map_or_else(fail, |()| plib_status_t::PLIB_OK)
 }
 
@@ -55,7 +56,7 @@ pub unsafe extern "C" fn plib_open(
 /// left alone. Not for signal handlers.
 #[unsafe(no_mangle)]
 pub extern "C" fn plib_close(cache: *mut plib_t) {
-    let _uncancelled = Uncancelled::begin();
+    let _quiet = Quiet::begin();
     handle::close(cache as u64);
 }
 

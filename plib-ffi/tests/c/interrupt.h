@@ -89,6 +89,17 @@ static plib_status_t do_mset(void) {
   plib_status_t status = plib_mset(cache, r, 3);
   return status == PLIB_OK ? (plib_status_t)r[1].status : status;
 }
+// Five keys that were never there: the index grows by a bucket, or two.
+static plib_status_t do_grow(void) {
+  static int next;
+  char keys[5][16];
+  plib_set_request_t r[5] = {0};
+  for (int i = 0; i < 5; i++) {
+    int len = snprintf(keys[i], sizeof keys[i], "grow %d", next++);
+    r[i] = (plib_set_request_t){.key = keys[i], .key_len = (size_t)len, .value = "v", .value_len = 1};
+  }
+  return plib_mset(cache, r, 5);
+}
 static plib_status_t do_large(void) { return plib_set(cache, "same", 4, large_new, LARGE, 0, 0, NULL); }
 
 static const operation_t operations[] = {
@@ -96,7 +107,8 @@ static const operation_t operations[] = {
     {"first set", "same", NULL, "new", do_set},    {"delete", "same", "old", NULL, do_delete},
     {"append", "same", "old", "old+", do_append},  {"touch", "same", "old", "old", do_touch},
     {"incr", "same", "41", "42", do_incr},         {"mget", "same", "old", "old", do_mget},
-    {"mset", "same", "old", "new", do_mset},       {"large set", "same", large_old, large_new, do_large},
+    {"mset", "same", "old", "new", do_mset},       {"mset that grows", "same", "old", "old", do_grow},
+    {"large set", "same", large_old, large_new, do_large},
 };
 enum { OPERATIONS = sizeof operations / sizeof *operations };
 
@@ -128,17 +140,32 @@ static inline void prepare(const operation_t *op) {
 // How many instructions the call takes.
 static inline long length_of(const operation_t *op) {
   prepare(op);
-  interrupted_at(0, op->call); // warm: bindings resolved
+  for (int i = 0; i < 3; i++) interrupted_at(0, op->call); // bindings resolved, a block in the magazine
   prepare(op);
   IS(PLIB_OK, interrupted_at(0, op->call));
   return stepped;
 }
 
-// CI tries some sixty moments of each call, PLIB_EXHAUSTIVE=1 all of a small one and 5000 of a long one.
-static inline long stride_for(long length) {
+// The moments that are tried: thirty or sixty of each call in CI, all of a small one and some thousands of others with
+// PLIB_EXHAUSTIVE=1. Of a large value's copy, which is most of its call, one.
+enum { BEFORE_COPY = 4000, AFTER_COPY = 1500 };
+
+static inline long next_moment(long n, long length) {
   const char *exhaustive = getenv("PLIB_EXHAUSTIVE");
-  long points = exhaustive && strcmp(exhaustive, "1") == 0 ? 5000 : length > 10000 ? 20 : 60;
-  return length > points ? length / points : 1;
+  long points = exhaustive && strcmp(exhaustive, "1") == 0 ? 3000 : length < 10000 ? 60 : 30;
+  int copies = length > LARGE;
+  long stride = (copies ? BEFORE_COPY + AFTER_COPY : length) / points;
+  n += stride > 1 ? stride : 1;
+  return copies && n > BEFORE_COPY && n < length - AFTER_COPY ? length - AFTER_COPY : n;
+}
+
+// More items than the first buckets are made for: from here on every few new items split one.
+static inline void fill(void) {
+  for (int i = 0; i < 5000; i++) {
+    char key[16];
+    snprintf(key, sizeof key, "filler %d", i);
+    IS(PLIB_OK, set(cache, key, "filler"));
+  }
 }
 
 static inline double now_ms(void) {
@@ -183,6 +210,13 @@ static void print_finding(void *context, const plib_finding_t *finding) {
   (void)context;
   fprintf(stderr, "finding: %s, place %lu, detail %lu, severe %d\n", finding->kind, (unsigned long)finding->place,
           (unsigned long)finding->detail, finding->severe);
+}
+
+// Attaching recovers whatever the dead left.
+static inline void reap(const char *path) {
+  plib_t *again;
+  IS(PLIB_OK, plib_open(path, NULL, &again));
+  plib_close(again);
 }
 
 // No finding at all: nothing severe, and nothing that waits to be found again.

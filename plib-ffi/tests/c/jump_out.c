@@ -71,11 +71,12 @@ static void deeper_calls_are_safe(void) {
 int main(int argc, char **argv) {
   (void)argc;
   cache = create(argv[1]);
+  fill();
   start_peer();
   when_interrupted(jump, 0);
   for (int i = 0; i < OPERATIONS; i++) {
-    long before = points, length = lengths[i] = length_of(&operations[i]), stride = stride_for(length);
-    for (long n = 1; n <= length; n += stride) jump_out_of(&operations[i], n);
+    long before = points, length = lengths[i] = length_of(&operations[i]);
+    for (long n = 1; n <= length; n = next_moment(n, length)) jump_out_of(&operations[i], n);
     no_findings();
     fprintf(stderr, "    %s: %ld instructions, left behind %ld of them\n", operations[i].name, length, points - before);
     CHECK(points - before >= 20);
