@@ -89,7 +89,7 @@ int main(int argc, char **argv) {
   plib_close(cache);
   IS(PLIB_OK, plib_open(argv[1], NULL, &cache));
   no_findings();
-  fprintf(stderr, "left %ld calls: %ld old values, %ld new ones; the peer waited %.0f ms at most\n", points, old_values, new_values,
+  fprintf(stderr, "    left %ld calls: %ld old values, %ld new ones; the peer waited %.0f ms at most\n", points, old_values, new_values,
           peer_slowest_ms);
   plib_close(cache);
   return 0;
