@@ -155,6 +155,24 @@ pub(crate) struct Intent {
     pub lines: [AtomicU64; SPARE_LINES],
 }
 
+impl Intent {
+    /// Whether it names nothing: its context holds nothing but what its magazines hint at.
+    fn is_clear(&self) -> bool {
+        let words = [
+            &self.bucket,
+            &self.other,
+            &self.new,
+            &self.parts,
+            &self.old,
+            &self.victim,
+            &self.superblock,
+            &self.large,
+            &self.unlinked,
+        ];
+        words.into_iter().chain(&self.lines).all(|word| word.load(Ordering::Acquire) == 0)
+    }
+}
+
 /// The blocks of one class that its context frees and takes first; hints.
 #[repr(C, align(64))]
 pub(crate) struct Magazine {
@@ -396,7 +414,7 @@ impl Client {
         };
         if let Ok(id) = client.claim_context(0) {
             client.op(id.0).reap();
-            client.release_context(id);
+            client.release_context(id, 0);
         }
         Ok(client)
     }
@@ -409,7 +427,7 @@ impl Client {
             };
             let state = context.load();
             if state.is_busy() && self.is_mine(state) {
-                self.release_context(ContextId(Owner::new(number, state.incarnation())));
+                self.release_context(ContextId(Owner::new(number, state.incarnation())), 0);
             }
         }
         if let Some(slot) = self.heap.client(self.slot) {
@@ -485,8 +503,13 @@ impl Client {
         if !seen.is_busy() || !self.is_dead(context, seen) {
             return None;
         }
+        self.take(context, seen, number, tid)
+    }
+
+    /// Makes a context mine whose owner will never act again, and resolves its intent.
+    fn take(&self, context: &ContextMemory, seen: ContextState, number: u32, tid: u32) -> Option<Owner> {
         // From here the context is mine: if I die, the next adopter resolves the same intent again.
-        let owner = self.enter(context, seen, number, 0)?;
+        let owner = self.enter(context, seen, number, tid)?;
         context.clear_hazards();
         let op = self.op(owner);
         op.count(Counter::RecoveredContexts, 1);
@@ -496,7 +519,6 @@ impl Client {
             return None;
         }
         op.rehint_magazines();
-        context.set_thread(context.load(), tid);
         Some(owner)
     }
 
@@ -507,20 +529,21 @@ impl Client {
         context.state.store(dead.0, Ordering::Release);
     }
 
-    /// Gives a context back: its free blocks become anybody's.
-    pub fn release_context(&self, id: ContextId) {
-        let Some(context) = self.heap.context(id.0.context()) else { return };
+    /// Gives a context back for thread `tid` (0: unknown): its free blocks become anybody's.
+    pub fn release_context(&self, id: ContextId, tid: u32) {
+        let number = id.0.context();
+        let Some(context) = self.heap.context(number) else { return };
         let seen = context.load();
         if !seen.is_busy() || !self.is_mine(seen) || seen.incarnation() != id.0.incarnation() {
             return;
         }
-        // Made anew by a CAS: its thread may have vanished, and then another process may be adopting it just now.
-        let Some(owner) = self.enter(context, seen, id.0.context(), 0) else { return };
+        // Made anew by a CAS in any case: its thread may have vanished, and another process be adopting it just now. A thread
+        // that vanished or jumped out of an operation left an intent behind, and its locks are a dead owner's then.
+        let is_clear = context.intent.is_clear();
+        let taken =
+            if is_clear { self.enter(context, seen, number, tid) } else { self.take(context, seen, number, tid) };
+        let Some(owner) = taken else { return };
         let op = self.op(owner);
-        // A thread that vanished or jumped out of an operation left an intent behind.
-        if op.resolve().is_err() {
-            return self.abandon(context, owner);
-        }
         op.empty_magazines();
         op.tell_items(true);
         context.clear_hazards();
@@ -637,12 +660,12 @@ impl Client {
         })
     }
 
-    /// Recovers all contexts of dead clients and frees their slots.
-    pub(crate) fn recover_the_dead(&self) -> u32 {
+    /// Recovers all contexts of dead clients and frees their slots, on behalf of thread `tid`.
+    pub(crate) fn recover_the_dead(&self, tid: u32) -> u32 {
         let mut recovered = 0;
         for number in 1..=self.heap.geometry().contexts {
-            if let Some(owner) = self.adopt(number, 0) {
-                self.release_context(ContextId(owner));
+            if let Some(owner) = self.adopt(number, tid) {
+                self.release_context(ContextId(owner), tid);
                 recovered += 1;
             }
         }
@@ -776,7 +799,7 @@ impl<'c> Op<'c> {
 
     /// Recovers every dead client.
     pub fn reap(&self) -> u32 {
-        let recovered = self.client.recover_the_dead();
+        let recovered = self.client.recover_the_dead(self.context.thread(self.context.load()).unwrap_or(0));
         if recovered > 0 {
             self.recount_items();
         }
@@ -827,7 +850,7 @@ mod tests {
             let ids: [ContextId; 2] = core::array::from_fn(|_| client.claim_context(0).unwrap());
             for id in ids {
                 assert_eq!(id.0.incarnation(), 0xffff);
-                client.release_context(id);
+                client.release_context(id, 0);
                 // The next owner of the same context has incarnation 0, and is somebody all the same.
                 let next = client.try_claim(id.0.context(), 0).unwrap();
                 assert!(next.incarnation() == 0 && next != Owner::NOBODY);
@@ -838,7 +861,7 @@ mod tests {
             let owner = client.claim_context(0).unwrap().0;
             client.abandon(arena.heap.context(owner.context()).unwrap(), owner);
             assert!(client.owner_is_dead(owner));
-            assert_eq!(client.recover_the_dead(), 1);
+            assert_eq!(client.recover_the_dead(0), 1);
             client.unregister();
         }
     }
@@ -883,6 +906,6 @@ mod tests {
         assert_eq!(ids.map(dead), [false, false]);
         client.disown_thread(tid);
         assert_eq!(ids.map(dead), [true, true]);
-        assert_eq!(client.recover_the_dead(), 2);
+        assert_eq!(client.recover_the_dead(0), 2);
     }
 }

@@ -341,7 +341,7 @@ fn threads_share_a_client() {
                     }
                     unsafe { s.arith(In::new(b"total"), 1, false, Some((1, 0))).unwrap() };
                 }
-                client.release_context(id);
+                client.release_context(id, 0);
             });
         }
     });

@@ -7,7 +7,7 @@
 //! descriptor without locks stays open: to ask about others' locks, and to map the file again in a forked child.
 
 use crate::error::Error;
-use crate::mapping::Mapping;
+use crate::mapping::{self, Mapping};
 use crate::{name, process};
 use plib_core::layout::Geometry;
 use plib_core::{Client, ClientParams, Heap, Status};
@@ -16,13 +16,14 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The kept descriptor goes to a number that programs seldom reach, so that code which closes or dup2()s low numbers
 /// misses it.
 const KEPT_FD_FROM: libc::c_int = 200;
 const HEADER: usize = 4096;
 
-/// What a process keeps of an open heap across fork. It never changes.
+/// What a process keeps of an open heap across fork.
 #[derive(Debug)]
 pub(crate) struct Record {
     path: PathBuf,
@@ -30,6 +31,8 @@ pub(crate) struct Record {
     inode: u64,
     kept: RawFd,
     geometry: Geometry,
+    /// Where this process has it mapped; in a child of fork, where its parent had. 0 for nowhere.
+    mapped: AtomicUsize,
 }
 
 /// A process's attachment: its mapping and its place among the clients. It does not survive fork.
@@ -44,7 +47,14 @@ impl Record {
         let (file, metadata) = name::open_regular(&path, true)?;
         let geometry = probe(&file, &metadata, &path)?;
         let path = std::path::absolute(&path).unwrap_or(path);
-        Ok(Self { device: metadata.dev(), inode: metadata.ino(), kept: keep(file), geometry, path })
+        Ok(Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            kept: keep(file),
+            geometry,
+            path,
+            mapped: AtomicUsize::new(0),
+        })
     }
 
     /// The file's path.
@@ -55,6 +65,20 @@ impl Record {
     /// The heap's map.
     pub fn geometry(&self) -> &Geometry {
         &self.geometry
+    }
+
+    /// Notes where the heap is mapped.
+    pub fn set_mapped(&self, base: usize) {
+        self.mapped.store(base, Ordering::Relaxed);
+    }
+
+    /// Keeps everything else out of where a parent had the heap mapped: an operation of its, which a signal handler's child may
+    /// return into, must find nothing there.
+    pub fn fence(&self) {
+        match self.mapped.swap(0, Ordering::Relaxed) {
+            0 => {}
+            base => mapping::fence(base, self.geometry.size as usize),
+        }
     }
 
     /// Maps the heap and registers this process.

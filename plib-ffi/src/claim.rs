@@ -4,22 +4,28 @@
 //! enters an operation by a handful of loads and one plain store, and leaves by another:
 //!
 //! ```text
-//! owner:   busy = 1; (compiler fence) key still the handle's? -> operate -> busy = 0
-//! closer:  key = 0;  heavy barrier (membarrier)               -> wait until busy is 0
+//! owner:   busy = stack pointer; (compiler fence) key still the handle's? -> operate -> busy = 0
+//! closer:  key = 0;  heavy barrier (membarrier)                           -> wait until busy is 0
 //! ```
 //! The barrier makes the closer's store visible before it looks at `busy`: either the owner sees that the handle is
 //! closed, or the closer sees the owner inside. Nobody counts references.
 //!
 //! A claim belongs to its thread until that thread ends, so what thread-local words point to is never another's by
 //! surprise; after fork the world is wiped, and `thread` and `key` no longer match.
+//!
+//! A thread that finds its own claim busy is in a signal handler that interrupted the operation, or a handler has jumped out of
+//! it. `busy` tells which (see [`crate::stack`]). In a handler the call works by a claim of its own, for this once. An
+//! operation that was left is recovered as that of a dead thread is, and the call goes on as usual.
 
 use crate::error::Error;
 use crate::handle;
 use crate::process;
+use crate::stack::{self, Stack};
 use crate::world::{Guard, World};
 use plib_core::{Client, ContextId, Session, Status};
+use std::arch::asm;
 use std::cell::{Cell, UnsafeCell};
-use std::mem::MaybeUninit;
+use std::mem::{MaybeUninit, offset_of};
 use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, compiler_fence};
 use std::time::{Duration, Instant};
@@ -31,22 +37,25 @@ pub(crate) struct Claim {
     pub key: AtomicU64,
     /// The address of its thread's `Local`; 0 while no thread has it. Written under the world's lock.
     pub thread: AtomicUsize,
-    /// Whether its thread is inside an operation. Written by that thread.
-    pub busy: AtomicU32,
-    /// 1 + the index of the handle whose context it holds; 0 while it holds none. Written under the world's lock.
-    pub holds: AtomicU32,
+    /// Where the stack pointer was when its thread entered an operation, with `ONCE` if the claim ends with it; `IDLE`
+    /// outside. Written by that thread, or under the world's lock when it is gone.
+    pub busy: AtomicUsize,
     /// The thread's way into the heap, made once.
     session: UnsafeCell<MaybeUninit<Session<'static>>>,
     client: AtomicPtr<Client>,
     // What the Rust API's fast path needs ends here, with the first cache line.
     base: AtomicUsize,
     len: AtomicUsize,
+    /// 1 + the index of the handle whose context it holds; 0 while it holds none. Written under the world's lock.
+    pub holds: AtomicU32,
+    /// Its thread's id. Written under the world's lock.
+    tid: AtomicU32,
     /// The next claim of the same thread, or of the list of free ones.
     pub next: AtomicPtr<Claim>,
     context: UnsafeCell<MaybeUninit<ContextId>>,
 }
 
-const _: () = assert!(std::mem::offset_of!(Claim, base) == 64);
+const _: () = assert!(offset_of!(Claim, base) == 64 && size_of::<Claim>() == 128);
 
 // SAFETY: the cells are written under the world's lock before `key` is published, and used by the claim's thread while it
 // is inside, or under the lock while it is not.
@@ -55,8 +64,32 @@ unsafe impl Sync for Claim {}
 impl Claim {
     /// Whether its thread may use it for another handle.
     fn is_spare(&self) -> bool {
-        [&self.holds, &self.busy].iter().all(|word| word.load(Ordering::Relaxed) == 0)
+        self.holds.load(Ordering::Relaxed) == 0
+            && self.busy.load(Ordering::Relaxed) == IDLE
             && self.key.load(Ordering::Relaxed) == 0
+    }
+
+    /// Marks it as inside an operation, by the stack pointer of the function that this becomes a part of.
+    #[inline(always)]
+    fn begin(&self) {
+        // SAFETY: one plain store to a word that is ours, as a relaxed store of an atomic is on this processor; the compiler
+        // knows of it, since nothing says that memory is not written. `self.busy` is a cell, so writing it is allowed.
+        unsafe {
+            asm!("mov [{claim} + {busy}], rsp", claim = in(reg) self, busy = const offset_of!(Claim, busy),
+                 options(nostack, preserves_flags));
+        }
+        // Pairs with the heavy barrier of `retire`.
+        compiler_fence(Ordering::SeqCst);
+    }
+
+    /// The operation that has begun, if the handle is still open.
+    #[inline(always)]
+    fn admit(&'static self, key: u64) -> Option<Inside> {
+        if self.key.load(Ordering::Acquire) == key {
+            return Some(Inside { claim: self });
+        }
+        self.busy.store(IDLE, Ordering::Release);
+        None
     }
 }
 
@@ -69,11 +102,15 @@ struct Local {
     slots: [Cell<*const Claim>; SLOTS],
     /// The first of this thread's claims.
     first: Cell<*const Claim>,
+    /// The thread's stack, known from its first claim on.
+    stack: Cell<Stack>,
 }
 
 thread_local! {
     // No destructor: its address and words stay usable to the thread's very end, and access needs no check.
-    static LOCAL: Local = const { Local { slots: [const { Cell::new(null()) }; SLOTS], first: Cell::new(null()) } };
+    static LOCAL: Local = const {
+        Local { slots: [const { Cell::new(null()) }; SLOTS], first: Cell::new(null()), stack: Cell::new(Stack::UNKNOWN) }
+    };
     static EXIT: Exit = const { Exit };
 }
 
@@ -86,12 +123,11 @@ impl Drop for Exit {
             let me = local.address();
             local.forget();
             let Some(guard) = World::get().and_then(World::lock) else { return };
-            for claim in guard.claims().iter().filter(|claim| claim.thread.load(Ordering::Relaxed) == me) {
-                release(&guard, claim);
-                claim.key.store(0, Ordering::Relaxed);
-                claim.busy.store(0, Ordering::Relaxed);
-                guard.free_claim(claim);
-            }
+            guard
+                .claims()
+                .iter()
+                .filter(|claim| claim.thread.load(Ordering::Relaxed) == me)
+                .for_each(|c| end(&guard, c));
         });
     }
 }
@@ -101,10 +137,10 @@ pub(crate) struct Inside {
     claim: &'static Claim,
 }
 
-/// Values of `Claim::busy`: outside, inside, inside by a claim that is only for this operation.
-const IDLE: u32 = 0;
-const BUSY: u32 = 1;
-const BUSY_ONCE: u32 = 2;
+/// The value of `Claim::busy` outside of operations.
+const IDLE: usize = 0;
+/// The bit in it that says that the claim is only for this operation. Stack pointers are multiples of 8.
+const ONCE: usize = 1;
 
 /// Why an operation did not begin: an [`Error`] small enough to travel in registers, and made without memory where a
 /// signal handler may meet it.
@@ -147,7 +183,8 @@ impl From<Error> for Refused {
 pub(crate) fn enter(key: u64) -> Result<Inside, Refused> {
     LOCAL.with(|local| match local.known(key) {
         Some(inside) => Ok(inside),
-        None => enter_slowly(key, local),
+        // The stack pointer that `known` would have noted: it is compared with such ones.
+        None => enter_slowly(key, local, stack::pointer()),
     })
 }
 
@@ -160,22 +197,16 @@ impl Local {
         &self.slots[key as usize % SLOTS]
     }
 
-    /// The fast path.
-    #[inline]
+    /// The fast path. A part of `enter` in every build, since the stack pointer is noted here.
+    #[inline(always)]
     fn known(&self, key: u64) -> Option<Inside> {
         // SAFETY: null, or a claim; those are never unmapped.
         let claim: &'static Claim = unsafe { self.slot(key).get().as_ref() }?;
         if claim.thread.load(Ordering::Relaxed) != self.address() || claim.busy.load(Ordering::Relaxed) != IDLE {
             return None;
         }
-        claim.busy.store(BUSY, Ordering::Relaxed);
-        // Pairs with the heavy barrier of `retire`.
-        compiler_fence(Ordering::SeqCst);
-        if claim.key.load(Ordering::Acquire) == key {
-            return Some(Inside { claim });
-        }
-        claim.busy.store(IDLE, Ordering::Release);
-        None
+        claim.begin();
+        claim.admit(key)
     }
 
     /// This thread's claims in this process.
@@ -187,10 +218,13 @@ impl Local {
     }
 
     /// Enters by one of this thread's idle claims, and puts it at hand.
-    fn find(&self, key: u64) -> Option<Inside> {
-        let fits = |c: &&Claim| c.key.load(Ordering::Relaxed) == key && c.busy.load(Ordering::Relaxed) == 0;
-        self.slot(key).set(self.claims().find(fits)?);
-        self.known(key)
+    fn find(&self, key: u64, sp: usize) -> Option<Inside> {
+        let fits = |c: &&Claim| c.key.load(Ordering::Relaxed) == key && c.busy.load(Ordering::Relaxed) == IDLE;
+        let claim = self.claims().find(fits)?;
+        self.slot(key).set(claim);
+        claim.busy.store(sp, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        claim.admit(key)
     }
 
     /// Puts a claim at hand, and a new one at the head of the list. (Before the claim is marked as this thread's: in a
@@ -209,32 +243,33 @@ impl Local {
     }
 }
 
-/// The first operation of a thread, of a forked child, inside a signal handler, or by a handle that is none.
+/// The first operation of a thread, of a forked child, inside a signal handler, after a jump out of one, or by a handle that
+/// is none.
 #[cold]
 #[inline(never)]
-fn enter_slowly(key: u64, local: &Local) -> Result<Inside, Refused> {
-    enter_anew(key, local).map_err(Refused::from)
+fn enter_slowly(key: u64, local: &Local, sp: usize) -> Result<Inside, Refused> {
+    enter_anew(key, local, sp).map_err(Refused::from)
 }
 
-fn enter_anew(key: u64, local: &Local) -> Result<Inside, Error> {
+fn enter_anew(key: u64, local: &Local, sp: usize) -> Result<Inside, Error> {
     // More handles than slots: this thread has a claim, only not at hand.
-    if let Some(inside) = local.find(key) {
+    if let Some(inside) = local.find(key, sp) {
         return Ok(inside);
     }
-    let world = World::get().ok_or(Error::Closed)?;
-    let guard = world.lock().ok_or(Error::Interrupted)?;
+    let guard = World::lock_own().ok_or(Error::Closed)??;
     let index = handle::attached(&guard, key)?;
+    recover_left(&guard, local, sp);
     // Again: another thread may have wanted this one's context and given it up while we waited for the lock.
-    if let Some(inside) = local.find(key) {
+    if let Some(inside) = local.find(key, sp) {
         return Ok(inside);
     }
-    // A busy claim of the same handle: a signal handler interrupted one of its operations. And a thread whose
+    // A busy claim of the same handle: this is a signal handler that interrupted one of its operations. And a thread whose
     // destructors have run can keep nothing.
     let interrupted = local.claims().any(|claim| claim.key.load(Ordering::Relaxed) == key);
-    let temporary = interrupted || EXIT.try_with(|_| ()).is_err();
-    let spare = local.claims().filter(|_| !temporary).find(|claim| claim.is_spare());
+    let once = interrupted || EXIT.try_with(|_| ()).is_err();
+    let spare = local.claims().filter(|_| !once).find(|claim| claim.is_spare());
     let claim = spare.or_else(|| guard.new_claim()).ok_or(TOO_MANY_CLAIMS)?;
-    if !temporary && let Some(attachment) = guard.attachment(index, key) {
+    if !once && let Some(attachment) = guard.attachment(index, key) {
         attachment.client.disown_thread(process::thread_id());
     }
     if let Err(e) = fill(&guard, claim, index, key) {
@@ -243,13 +278,37 @@ fn enter_anew(key: u64, local: &Local) -> Result<Inside, Error> {
         }
         return Err(e);
     }
-    claim.busy.store(if temporary { BUSY_ONCE } else { BUSY }, Ordering::Relaxed);
-    if !temporary {
+    claim.busy.store(if once { sp | ONCE } else { sp }, Ordering::Relaxed);
+    if !once {
         local.keep(key, claim, spare.is_none());
     }
+    claim.tid.store(process::thread_id(), Ordering::Relaxed);
     claim.thread.store(local.address(), Ordering::Relaxed);
     claim.key.store(key, Ordering::Release);
     Ok(Inside { claim })
+}
+
+/// Ends what this thread jumped out of, and what threads left that ended without a word (by the system call itself).
+fn recover_left(guard: &Guard, local: &Local, sp: usize) {
+    if !local.stack.get().is_known() {
+        local.stack.set(Stack::of_this_thread());
+    }
+    let (me, tid) = (local.address(), process::thread_id());
+    let is_left = |claim: &&Claim| {
+        let (busy, thread) = (claim.busy.load(Ordering::Relaxed) & !ONCE, claim.thread.load(Ordering::Relaxed));
+        let (my_words, my_id) = (thread == me, claim.tid.load(Ordering::Relaxed) == tid);
+        match thread {
+            0 => false,
+            _ if my_words && my_id => busy != IDLE && local.stack.get().has_left(busy, sp),
+            // Its words, or its id, became mine.
+            _ if my_words || my_id => true,
+            _ => busy != IDLE && process::thread_gone(claim.tid.load(Ordering::Relaxed)),
+        }
+    };
+    for claim in guard.claims().iter().filter(is_left) {
+        let kept = local.claims().any(|mine| std::ptr::eq(mine, claim));
+        if kept { vacate(guard, claim) } else { end(guard, claim) }
+    }
 }
 
 const TOO_MANY_CLAIMS: Error = Error::Full {
@@ -288,10 +347,10 @@ fn context_for(guard: &Guard, index: usize, key: u64, client: &Client) -> Result
             Err(status) => return Err(Error::of_operation(status, 0, 0, 0)),
         }
         let held = |c: &&Claim| c.holds.load(Ordering::Relaxed) == index as u32 + 1;
-        let idle = |c: &&Claim| c.busy.load(Ordering::Relaxed) == 0;
+        let idle = |c: &&Claim| c.busy.load(Ordering::Relaxed) == IDLE;
         let taken = guard.claims().iter().filter(held).filter(idle).any(|claim| {
             retire(claim);
-            if claim.busy.load(Ordering::Acquire) == 0 {
+            if claim.busy.load(Ordering::Acquire) == IDLE {
                 release(guard, claim);
                 return true;
             }
@@ -319,16 +378,33 @@ fn release(_: &Guard, claim: &Claim) {
     if claim.holds.swap(0, Ordering::Relaxed) != 0 {
         // SAFETY: `holds` said that the context and the client are there: a client is taken from its place only after all
         // its claims were released.
-        unsafe { (*claim.client.load(Ordering::Relaxed)).release_context((*claim.context.get()).assume_init()) };
+        let (client, context) =
+            unsafe { (&*claim.client.load(Ordering::Relaxed), (*claim.context.get()).assume_init()) };
+        client.release_context(context, process::thread_id());
     }
+}
+
+/// Takes everything from a claim whose thread is not inside, or never will be again: its thread may use it for any handle.
+fn vacate(guard: &Guard, claim: &Claim) {
+    release(guard, claim);
+    claim.key.store(0, Ordering::Relaxed);
+    claim.busy.store(IDLE, Ordering::Release);
+}
+
+/// The same when its thread will not look at it again either.
+fn end(guard: &Guard, claim: &'static Claim) {
+    vacate(guard, claim);
+    guard.free_claim(claim);
 }
 
 /// How long closing waits for threads that are inside an operation.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Takes every thread's claim on a handle that no table names any more. False if a thread stays inside (it is
-/// stopped, or is the caller's own, interrupted by a signal handler): the attachment must then stay too.
-pub(crate) fn retire_all(world: &'static World, guard: Guard, index: usize) -> bool {
+/// stopped, or is the caller's own, interrupted by a signal handler): the attachment must then stay too. `sp` is the stack
+/// pointer of the function that closes.
+pub(crate) fn retire_all(world: &'static World, guard: Guard, index: usize, sp: usize) -> bool {
+    LOCAL.with(|local| recover_left(&guard, local, sp));
     let of_handle = |c: &&Claim| c.holds.load(Ordering::Relaxed) == index as u32 + 1;
     let claims = guard.claims();
     claims.iter().filter(of_handle).for_each(|claim| claim.key.store(0, Ordering::Relaxed));
@@ -337,16 +413,28 @@ pub(crate) fn retire_all(world: &'static World, guard: Guard, index: usize) -> b
     process::heavy_barrier();
     let me = LOCAL.with(Local::address);
     let started = Instant::now();
-    let inside = |c: &&Claim| c.busy.load(Ordering::Acquire) != 0;
+    let inside = |c: &&Claim| c.busy.load(Ordering::Acquire) != IDLE;
     while let Some(claim) = claims.iter().filter(of_handle).find(inside) {
         if claim.thread.load(Ordering::Relaxed) == me || started.elapsed() > CLOSE_PATIENCE {
             return false;
         }
-        std::thread::sleep(Duration::from_micros(50));
+        process::pause(Duration::from_micros(50));
     }
     let Some(guard) = world.lock() else { return false };
     claims.iter().filter(of_handle).for_each(|claim| release(&guard, claim));
     true
+}
+
+/// Whether the calling thread is inside an operation (on any handle): then it is in a signal handler that interrupted it.
+pub(crate) fn is_inside(guard: &Guard) -> bool {
+    let me = LOCAL.with(Local::address);
+    let inside = |c: &Claim| c.busy.load(Ordering::Relaxed) != IDLE && c.thread.load(Ordering::Relaxed) == me;
+    guard.claims().iter().any(inside)
+}
+
+/// Makes the calling thread forget its claims; they are its parent's, in a world that this process left.
+pub(crate) fn forget() {
+    LOCAL.with(Local::forget);
 }
 
 impl Inside {
@@ -387,20 +475,18 @@ impl Inside {
 impl Drop for Inside {
     #[inline]
     fn drop(&mut self) {
-        let temporary = self.claim.busy.load(Ordering::Relaxed) == BUSY_ONCE;
-        self.claim.busy.store(IDLE, Ordering::Release);
-        if temporary {
-            free_temporary(self.claim);
+        if self.claim.busy.load(Ordering::Relaxed) & ONCE != 0 {
+            return end_once(self.claim);
         }
+        self.claim.busy.store(IDLE, Ordering::Release);
     }
 }
 
 #[cold]
-fn free_temporary(claim: &'static Claim) {
+#[inline(never)]
+fn end_once(claim: &'static Claim) {
     // The lock cannot be this thread's own: it was free when the operation began, and nothing below this frame took it.
     if let Some(guard) = World::get().and_then(World::lock) {
-        release(&guard, claim);
-        claim.key.store(0, Ordering::Relaxed);
-        guard.free_claim(claim);
+        end(&guard, claim);
     }
 }

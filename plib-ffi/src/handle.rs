@@ -12,6 +12,8 @@
 use crate::attach::Record;
 use crate::claim;
 use crate::error::Error;
+use crate::quiet::Quiet;
+use crate::stack;
 use crate::world::{Guard, HANDLES, World};
 use std::path::PathBuf;
 use std::ptr::null_mut;
@@ -43,12 +45,13 @@ const fn index_of(key: u64) -> usize {
 /// Opens the heap at `path` in this process.
 pub(crate) fn open(path: PathBuf) -> Result<u64, Error> {
     let record = Record::open(path)?;
-    let world = World::get_or_make().map_err(|e| Error::io("get memory for", record.path(), e))?;
-    let guard = world.lock().ok_or(Error::Interrupted)?;
+    World::get_or_make().map_err(|e| Error::io("get memory for", record.path(), e))?;
+    let guard = World::lock_own().ok_or(Error::Interrupted)??;
     let free = TABLE.iter().position(|e| e.record.load(Ordering::Relaxed).is_null());
     let remedy = "close some";
     let index = free.ok_or(Error::Full { what: "heaps can be open in a process", limit: HANDLES as u64, remedy })?;
     let attachment = record.attach()?;
+    record.set_mapped(attachment.mapping.base() as usize);
     let generation = GENERATION.fetch_add(1, Ordering::Relaxed);
     let key = MARK | (generation << INDEX_BITS & (MARK - 1)) | index as u64;
     guard.put_attachment(index, key, attachment);
@@ -85,9 +88,27 @@ pub(crate) fn attached(guard: &Guard, key: u64) -> Result<usize, Error> {
     let record = record(guard, key)?;
     let index = index_of(key);
     if guard.attachment(index, key).is_none() {
-        guard.put_attachment(index, key, record.attach()?);
+        let attachment = record.attach()?;
+        record.set_mapped(attachment.mapping.base() as usize);
+        guard.put_attachment(index, key, attachment);
     }
     Ok(index)
+}
+
+/// The records of all handles. (In a child of fork, or under the world's lock.)
+fn records() -> impl Iterator<Item = &'static Record> {
+    // SAFETY: records are freed under the lock, or by the child's only thread, and no caller keeps one.
+    TABLE.iter().filter_map(|entry| unsafe { entry.record.load(Ordering::Relaxed).as_ref() })
+}
+
+/// Fences off, in a child of fork, where its parent had heaps mapped.
+pub(crate) fn fence_mappings() {
+    records().for_each(Record::fence);
+}
+
+/// Forgets, in a child of fork, where its parent had heaps mapped: nothing in the child still points there.
+pub(crate) fn forget_mappings() {
+    records().for_each(|record| record.set_mapped(0));
 }
 
 /// One more `Cache` shares the handle.
@@ -104,6 +125,7 @@ pub(crate) fn unshare(key: u64) {
 
 /// Closes a handle: threads inside an operation finish it, later ones are refused. False if it is not open.
 pub(crate) fn close(key: u64) -> bool {
+    let sp = stack::pointer();
     let Some(world) = World::get() else { return false };
     let Some(guard) = world.lock() else { return false };
     let Some(entry) = entry_of(key) else { return false };
@@ -111,10 +133,12 @@ pub(crate) fn close(key: u64) -> bool {
     entry.key.store(0, Ordering::Release);
     // A forked child that never used the handle has nothing to wait for.
     if guard.attachment(index, key).is_some() {
-        if !claim::retire_all(world, guard, index) {
+        if !claim::retire_all(world, guard, index, sp) {
             // A thread is stuck inside: file, mapping and table entry stay as they are until the process ends.
             return true;
         }
+        // All or nothing from here on, but other threads need not wait for it.
+        let _quiet = Quiet::begin();
         let Some(guard) = world.lock() else { return true };
         let attachment = guard.take_attachment(index, key);
         drop(guard);

@@ -36,6 +36,7 @@
 //! | `c` | the C ABI, `plib.h` |
 //! | `name`, `create`, `attach` | heap files: where they are, how one is made and mapped |
 //! | `world`, `claim`, `handle` | what a process knows of its open heaps, and its threads of their op contexts |
+//! | `stack`, `quiet` | what signal handlers and cancellation may do to a thread, and may not |
 //! | `process`, `other_process`, `mapping`, `pages`, `room` | the operating system |
 #![warn(missing_docs)]
 
@@ -53,8 +54,10 @@ mod name;
 mod other_process;
 mod pages;
 mod process;
+mod quiet;
 mod room;
 mod scan;
+mod stack;
 mod sweep;
 mod watch;
 mod world;

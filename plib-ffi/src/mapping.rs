@@ -8,6 +8,7 @@ use std::ptr::null_mut;
 
 /// Mappings start at a multiple of this, so that huge pages fit.
 const ALIGNMENT: usize = 2 << 20;
+const PAGE: usize = 4096;
 
 /// A readable and writable shared mapping of a whole file, taken away again on drop.
 #[derive(Debug)]
@@ -39,7 +40,7 @@ impl Mapping {
             libc::mmap(base as *mut _, len, protection, libc::MAP_SHARED | libc::MAP_FIXED, file.as_raw_fd(), 0)
         });
         // A huge-page file rounds its mapping up; nothing of it is given back here.
-        let end = base + len.next_multiple_of(if mapped.is_ok() && is_huge(file) { ALIGNMENT } else { 4096 });
+        let end = base + len.next_multiple_of(if mapped.is_ok() && is_huge(file) { ALIGNMENT } else { PAGE });
         // SAFETY: what remains of the reservation on both sides (or all of it, after a failure).
         unsafe {
             if mapped.is_err() {
@@ -76,6 +77,27 @@ impl Mapping {
     /// Its length.
     pub fn len(&self) -> usize {
         self.len
+    }
+}
+
+/// Makes `len` bytes at `base`, as far as nothing is mapped there, inaccessible for ever.
+pub(crate) fn fence(base: usize, len: usize) {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED_NOREPLACE;
+    // SAFETY: takes addresses that nobody has; never replaces what is there.
+    let at = unsafe { libc::mmap(base as *mut _, len, libc::PROT_NONE, flags, -1, 0) };
+    if at as usize == base {
+        return;
+    }
+    if at != libc::MAP_FAILED {
+        // A kernel before 4.17 takes the address for a wish.
+        // SAFETY: it was mapped just now, and nobody knows of it.
+        unsafe { libc::munmap(at, len) };
+    }
+    // Something is there already: fence what is before and behind it.
+    let half = (len / 2).next_multiple_of(PAGE);
+    if half < len {
+        fence(base, half);
+        fence(base + half, len - half);
     }
 }
 

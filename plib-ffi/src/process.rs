@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// A path as the system calls want it.
 pub(crate) fn c_path(path: &Path) -> io::Result<CString> {
@@ -20,6 +21,18 @@ pub(crate) fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
 pub(crate) fn thread_id() -> u32 {
     // SAFETY: takes nothing and cannot fail.
     unsafe { libc::gettid() as u32 }
+}
+
+/// Whether a thread of this process has vanished. One that cannot be asked about counts as there.
+pub(crate) fn thread_gone(tid: u32) -> bool {
+    plib_core::sys::thread_gone(process_id(), tid)
+}
+
+/// Lets some time pass. By the system call: libc's function is a place where threads are cancelled.
+pub(crate) fn pause(time: Duration) {
+    let time = libc::timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) };
+    // SAFETY: reads a timespec of ours; what is left after a signal is not asked for.
+    unsafe { libc::syscall(libc::SYS_nanosleep, &raw const time, 0) };
 }
 
 /// This process's id.

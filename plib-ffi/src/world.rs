@@ -3,15 +3,24 @@
 //! All of it lies in one mapping that the kernel empties in a child of fork (`MADV_WIPEONFORK`), and all-zero is its
 //! valid initial state. So a child starts with no attachment, no op context and an open lock, whatever its parent's
 //! threads were doing, and attaches on its first operation. No pid is compared and no system call is made to notice.
+//!
+//! A child of a signal handler's fork is special. When the handler returns, the child goes on in the middle of its *parent's*
+//! operation, with its parent's op context and perhaps a bucket's lock, and must not get anywhere with it. It dies
+//! of SIGSEGV, because it has neither the parent's mapping of the heap nor its world, and never gets another at the
+//! addresses of either: the mapping's are fenced off, and the wiped world is left as it is, for as long as the child lives.
 
 use crate::attach::Attachment;
-use crate::claim::Claim;
+use crate::claim::{self, Claim};
+use crate::error::Error;
+use crate::handle;
 use crate::process;
+use crate::quiet::Quiet;
 use std::cell::UnsafeCell;
 use std::io;
 use std::mem::MaybeUninit;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// Most heaps that a process can have open at a time.
 pub(crate) const HANDLES: usize = 1024;
@@ -22,6 +31,8 @@ const CLAIMS: usize = 1 << 16;
 #[repr(C)]
 pub(crate) struct World {
     lock: Lock,
+    /// Whether this process made it, or took it over: false in a child that no handler of ours was run in (`_Fork`, `clone`).
+    own: AtomicBool,
     claims_used: AtomicUsize,
     free: AtomicPtr<Claim>,
     places: [Place; HANDLES],
@@ -55,8 +66,22 @@ impl World {
         if let Some(world) = Self::get() {
             return Ok(world);
         }
+        let fresh = Self::make()?;
+        if WORLD.compare_exchange(null_mut(), fresh, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            // Another thread was first.
+            // SAFETY: nobody has seen this mapping.
+            unsafe { libc::munmap(fresh.cast(), size_of::<Self>()) };
+        } else if !HANDLES_FORK.swap(true, Ordering::Relaxed) {
+            // SAFETY: the handlers are plain functions that live as long as this library.
+            unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork_in_parent), Some(after_fork_in_child)) };
+        }
+        Self::get().ok_or_else(|| io::ErrorKind::OutOfMemory.into())
+    }
+
+    /// A world of this process's own, which nobody sees yet.
+    fn make() -> io::Result<*mut Self> {
         // SAFETY: a fresh private mapping, of zeroes, as large as the type and page-aligned.
-        let fresh = unsafe {
+        unsafe {
             let protection = libc::PROT_READ | libc::PROT_WRITE;
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
             let fresh = libc::mmap(null_mut(), size_of::<Self>(), protection, flags, -1, 0);
@@ -64,22 +89,29 @@ impl World {
                 return Err(io::Error::last_os_error());
             }
             process::checked(libc::madvise(fresh, size_of::<Self>(), libc::MADV_WIPEONFORK))?;
-            fresh.cast::<Self>()
-        };
-        if WORLD.compare_exchange(null_mut(), fresh, Ordering::AcqRel, Ordering::Acquire).is_err() {
-            // Another thread was first.
-            // SAFETY: nobody has seen this mapping.
-            unsafe { libc::munmap(fresh.cast(), size_of::<Self>()) };
-        } else {
-            // SAFETY: the handlers are plain functions that live as long as this library.
-            unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork_in_parent), Some(after_fork_in_child)) };
+            let fresh = fresh.cast::<Self>();
+            (*fresh).own.store(true, Ordering::Relaxed);
+            Ok(fresh)
         }
-        Self::get().ok_or_else(|| io::ErrorKind::OutOfMemory.into())
+    }
+
+    /// Takes the lock of this process's world, and leaves a parent's before; None if no heap was ever opened.
+    pub fn lock_own() -> Option<Result<Guard, Error>> {
+        loop {
+            let Some(guard) = Self::get()?.lock() else { return Some(Err(Error::Interrupted)) };
+            if !std::ptr::eq(guard.world, Self::get()?) {
+                continue;
+            }
+            if guard.world.own.load(Ordering::Relaxed) {
+                return Some(Ok(guard));
+            }
+            leave_parents_world();
+        }
     }
 
     /// Takes the lock; None if this very thread holds it already (a signal handler interrupted its holder).
     pub fn lock(&'static self) -> Option<Guard> {
-        self.lock.acquire().then_some(Guard { world: self })
+        self.lock.acquire().map(|quiet| Guard { world: self, _quiet: quiet })
     }
 
     /// Where the handle with this index keeps its attachment.
@@ -88,9 +120,11 @@ impl World {
     }
 }
 
-/// Proof that the world's lock is held.
+/// Proof that the world's lock is held, by a thread that nothing takes away from it.
 pub(crate) struct Guard {
     world: &'static World,
+    // Ends after the lock is released: a field goes after its struct's `drop`.
+    _quiet: Quiet,
 }
 
 impl Guard {
@@ -154,8 +188,9 @@ impl Drop for Guard {
     }
 }
 
-/// A lock for rare and short work: opening, closing, a thread's first operation. It holds its owner's thread id, so that
-/// a signal handler can tell that it interrupted the owner.
+/// A lock for rare and short work: opening, closing, a thread's first operation. Whoever holds it is [`Quiet`]: no handler can
+/// jump away with it or wait for the thread that it interrupted. It holds its owner's thread id all the same: a handler of a
+/// fault (SIGSEGV, SIGBUS) may come through.
 #[repr(C)]
 struct Lock(AtomicU32);
 
@@ -163,21 +198,24 @@ struct Lock(AtomicU32);
 const YIELDS: u32 = 100;
 
 impl Lock {
-    fn acquire(&self) -> bool {
+    /// None if this very thread holds it already. While it waits, signals are handled.
+    fn acquire(&self) -> Option<Quiet> {
         let me = process::thread_id();
         let mut tries = 0;
-        while let Err(owner) = self.0.compare_exchange_weak(0, me, Ordering::Acquire, Ordering::Relaxed) {
-            if owner == me {
-                return false;
+        loop {
+            let quiet = Quiet::begin();
+            match self.0.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return Some(quiet),
+                Err(owner) if owner == me => return None,
+                Err(_) => drop(quiet),
             }
             tries += 1;
             if tries < YIELDS {
                 std::thread::yield_now();
             } else {
-                std::thread::sleep(std::time::Duration::from_micros(50));
+                process::pause(Duration::from_micros(50));
             }
         }
-        true
     }
 
     fn release(&self) {
@@ -185,28 +223,64 @@ impl Lock {
     }
 }
 
-/// Whether the fork under way took the lock. Written under it.
-static FORK_HOLDS: AtomicBool = AtomicBool::new(false);
+/// Whether the handlers below were given to libc.
+static HANDLES_FORK: AtomicBool = AtomicBool::new(false);
+
+/// The thread whose fork is under way and holds the lock (as pthread_self, which its child has too); 0 for none.
+static FORKING: AtomicUsize = AtomicUsize::new(0);
+/// What that fork holds, and whether its thread is inside an operation.
+static FORK: ForkCell = ForkCell(UnsafeCell::new(None));
+
+struct ForkCell(UnsafeCell<Option<(Guard, bool)>>);
+
+// SAFETY: used by the thread that `FORKING` names, or was set by while it held the lock, and by its child's only thread.
+unsafe impl Sync for ForkCell {}
+
+fn this_thread() -> usize {
+    // SAFETY: takes nothing and cannot fail.
+    unsafe { libc::pthread_self() as usize }
+}
+
+/// What this thread's (or its parent's) fork took.
+fn end_of_fork() -> Option<(Guard, bool)> {
+    (FORKING.load(Ordering::Relaxed) == this_thread()).then(|| {
+        FORKING.store(0, Ordering::Relaxed);
+        // SAFETY: `FORKING` named this thread, so nobody else looks, and the lock is still held.
+        unsafe { (*FORK.0.get()).take() }
+    })?
+}
 
 /// fork waits until no thread is attaching: else the child would inherit the descriptor or mapping that keeps its
 /// parent's lock byte, and the parent would look alive when it is dead.
 extern "C" fn before_fork() {
-    if let Some(world) = World::get()
-        && world.lock.acquire()
-    {
-        FORK_HOLDS.store(true, Ordering::Relaxed);
+    if let Some(guard) = World::get().and_then(World::lock) {
+        let inside = claim::is_inside(&guard);
+        // SAFETY: whoever holds the lock has the cell to himself.
+        unsafe { *FORK.0.get() = Some((guard, inside)) };
+        FORKING.store(this_thread(), Ordering::Relaxed);
     }
 }
 
 extern "C" fn after_fork_in_parent() {
-    if FORK_HOLDS.swap(false, Ordering::Relaxed)
-        && let Some(world) = World::get()
-    {
-        world.lock.release();
-    }
+    drop(end_of_fork());
 }
 
 extern "C" fn after_fork_in_child() {
-    // The lock itself was wiped.
-    FORK_HOLDS.store(false, Ordering::Relaxed);
+    let Some((guard, inside)) = end_of_fork() else { return };
+    if inside {
+        leave_parents_world();
+    } else {
+        handle::forget_mappings();
+        guard.world.own.store(true, Ordering::Relaxed);
+    }
+    // Its lock was wiped and is open; releasing it changes nothing.
+    drop(guard);
+}
+
+/// Leaves a world that a parent made, in whose operation this thread may still be, and begins one of its own. The old one stays
+/// as it was wiped: what the operation finds there leads it nowhere.
+fn leave_parents_world() {
+    handle::fence_mappings();
+    claim::forget();
+    WORLD.store(World::make().unwrap_or(null_mut()), Ordering::Release);
 }

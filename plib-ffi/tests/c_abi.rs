@@ -2,9 +2,11 @@
 //! library, and run on heaps of its own.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::{Mutex, OnceLock};
 use tempfile::TempDir;
 
 /// A compiled C program with the library beside it.
@@ -20,6 +22,23 @@ fn library() -> PathBuf {
     library
 }
 
+/// The library as it is shipped: with panic = "abort". Tests are built to unwind, and such a library ends the process where a thread
+/// ends inside a call; so it is built once more, by the profile that is there for this, in the same target folder.
+fn shipped_library() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        // .../target/debug/deps/c_abi-0123456789abcdef
+        let exe = std::env::current_exe().expect("this test's path");
+        let target = exe.ancestors().nth(3).expect("the target folder");
+        let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
+        let mut build = Command::new(cargo);
+        build.args(["build", "--quiet", "--locked", "--offline", "--profile", "abort", "--lib", "--manifest-path"]);
+        build.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).arg("--target-dir").arg(target);
+        succeeded("cargo build --profile abort", &build.output().expect("run cargo"));
+        target.join("abort/libplib.so")
+    })
+}
+
 fn succeeded(what: &str, output: &Output) {
     assert!(
         output.status.success(),
@@ -32,9 +51,13 @@ fn succeeded(what: &str, output: &Output) {
 
 impl Program {
     fn compile(name: &str) -> Self {
+        Self::compile_with(name, &library())
+    }
+
+    fn compile_with(name: &str, library: &Path) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let dir = tempfile::Builder::new().prefix("plib-c-").tempdir_in("/dev/shm").expect("a directory");
-        symlink(library(), dir.path().join("libplib.so.0")).expect("the library's soname");
+        symlink(library, dir.path().join("libplib.so.0")).expect("the library's soname");
         let path = dir.path().join(name);
         let output = Command::new("gcc")
             .args(["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", "-I"])
@@ -68,6 +91,23 @@ impl Program {
         let output = self.command().output().expect("run");
         succeeded(&self.path.display().to_string(), &output);
     }
+
+    /// Runs a program that says what it did.
+    fn run_and_report(&self) {
+        let mut command = self.command();
+        let output = command.output().expect("run");
+        succeeded(&self.path.display().to_string(), &output);
+        // Past the capture of test output, so that an empty test is seen.
+        let _ = std::io::stderr().write_all(&output.stderr);
+    }
+}
+
+/// One after the other: each keeps two processors busy, and says how long others had to wait.
+fn interrupted(name: &str) {
+    static TURN: Mutex<()> = Mutex::new(());
+    let program = Program::compile_with(name, shipped_library());
+    let _turn = TURN.lock();
+    program.run_and_report();
 }
 
 #[test]
@@ -98,6 +138,36 @@ fn children_of_fork_are_clients_of_their_own() {
 #[test]
 fn signal_handlers_may_use_the_cache() {
     Program::compile("signals").run();
+}
+
+#[test]
+fn a_handler_may_jump_out_of_a_call_at_every_instruction() {
+    interrupted("jump_out");
+}
+
+#[test]
+fn a_handler_may_use_the_cache_at_every_instruction() {
+    interrupted("in_handler");
+}
+
+#[test]
+fn a_thread_may_end_inside_a_call_at_every_instruction() {
+    interrupted("thread_ends");
+}
+
+#[test]
+fn a_handlers_child_does_not_go_on_with_its_parents_call() {
+    interrupted("forks_inside");
+}
+
+#[test]
+fn nothing_stays_locked_when_opening_or_beginning_is_interrupted() {
+    interrupted("opening");
+}
+
+#[test]
+fn a_process_may_end_while_its_threads_are_inside() {
+    interrupted("process_ends");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::read::number_text;
 use super::*;
 use crate::claim::Claimed;
+use crate::client::Owner;
 use crate::heap::block::BlockRef;
 use crate::heap::class;
 use crate::index::CHAIN_MAX;
@@ -168,13 +169,14 @@ impl<'c> Op<'c> {
                 last = holder;
                 patience.progress();
             }
-            let free = holder == 0
-                || patience.tries >= SPINS && self.client.owner_is_dead(crate::client::Owner(holder as u32));
+            let free = holder == 0 || patience.tries >= SPINS && self.client.owner_is_dead(Owner(holder as u32));
             if free && word.compare_exchange(holder, u64::from(self.me.0), Ordering::AcqRel, Ordering::Relaxed).is_ok()
             {
                 return Ok(());
             }
-            if let Err(status) = patience.wait() {
+            // Held by what a signal handler interrupted: its own thread waits for it, not it for its thread.
+            let mine = patience.tries >= SPINS && self.client.is_my_thread(Owner(holder as u32), self.context);
+            if let Err(status) = if mine { Err(Status::Busy) } else { patience.wait() } {
                 self.context.intent.large.store(0, Ordering::Release);
                 self.count(Counter::BusyReturns, 1);
                 return Err(status);

@@ -7,6 +7,7 @@ use crate::claim::enter;
 use crate::create::CreateOptions;
 use crate::error::Error;
 use crate::handle;
+use crate::quiet::Quiet;
 use plib_core::domain::Isolation;
 use std::ffi::{CStr, OsStr, c_char};
 use std::os::unix::ffi::OsStrExt;
@@ -29,8 +30,11 @@ unsafe fn os_str<'a>(text: *const c_char, what: &'static str) -> Result<&'a OsSt
     Ok(OsStr::from_bytes(unsafe { CStr::from_ptr(text) }.to_bytes()))
 }
 
-fn answer(result: Result<(), Error>) -> plib_status_t {
-    result.map_or_else(fail, |()| plib_status_t::PLIB_OK)
+/// Runs something that opens and maps files, as a whole: a thread cannot be made to leave it half done, nor to end in it,
+/// which would unwind the standard library and so abort the process.
+fn whole(work: impl FnOnce() -> Result<(), Error>) -> plib_status_t {
+    let _quiet = Quiet::begin();
+    work().map_or_else(fail, |()| plib_status_t::PLIB_OK)
 }
 
 /// Opens a heap. `name` is looked up in $PLIB_DIR (default /dev/shm/plib); one with a '/' is a path. `options` may be NULL.
@@ -45,13 +49,14 @@ pub unsafe extern "C" fn plib_open(
     out: *mut *mut plib_t,
 ) -> plib_status_t {
     // SAFETY: passed on from the caller.
-    answer(unsafe { give(out, || Cache::open_with(os_str(name, "the name is NULL")?, &open_options(options)?)) })
+    whole(|| unsafe { give(out, || Cache::open_with(os_str(name, "the name is NULL")?, &open_options(options)?)) })
 }
 
 /// Closes a handle. Threads inside a call on it finish first; later calls get PLIB_E_INVALID. NULL and closed handles are
 /// left alone. Not for signal handlers.
 #[unsafe(no_mangle)]
 pub extern "C" fn plib_close(cache: *mut plib_t) {
+    let _quiet = Quiet::begin();
     handle::close(cache as u64);
 }
 
@@ -69,10 +74,10 @@ pub unsafe extern "C" fn plib_create(
     // SAFETY: passed on from the caller.
     let create = || unsafe { Cache::create(os_str(name, "the name is NULL")?, &create_options(options)?) };
     if out.is_null() {
-        return answer(create().map(drop));
+        return whole(|| create().map(drop));
     }
     // SAFETY: passed on from the caller.
-    answer(unsafe { give(out, create) })
+    whole(|| unsafe { give(out, create) })
 }
 
 /// Removes a heap's file. Who has it open keeps it until closing it. A file that is no heap is left alone.
@@ -82,7 +87,7 @@ pub unsafe extern "C" fn plib_create(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plib_destroy(name: *const c_char) -> plib_status_t {
     // SAFETY: passed on from the caller.
-    answer(unsafe { os_str(name, "the name is NULL") }.and_then(Cache::destroy))
+    whole(|| unsafe { os_str(name, "the name is NULL") }.and_then(Cache::destroy))
 }
 
 /// What keeps the program out of the heap between calls. For a handle that is not open: PLIB_ISOLATION_NONE.

@@ -7,6 +7,7 @@ use super::status::plib_status_t;
 use crate::error::Error;
 use crate::handle;
 use crate::info::describe;
+use crate::quiet::Quiet;
 use std::ffi::c_char;
 use std::os::unix::ffi::OsStrExt;
 
@@ -66,7 +67,10 @@ pub unsafe extern "C" fn plib_info(cache: *mut plib_t, out: *mut plib_info_t) ->
         let size = unsafe { caller_size(out)? };
         // SAFETY: this operation keeps the handle open.
         let record = unsafe { handle::record_of_held(cache as u64) }.ok_or(Error::Closed)?;
+        // It reads files, which are places where threads are cancelled.
+        let quiet = Quiet::begin();
         let info = describe(record, Some(inside));
+        drop(quiet);
         let ours = plib_info_t {
             size,
             heap_size: info.size,

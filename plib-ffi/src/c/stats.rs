@@ -5,6 +5,7 @@ use super::handle::plib_t;
 use super::status::plib_status_t;
 use crate::error::Error;
 use crate::process;
+use crate::quiet::Quiet;
 use plib_core::Stats;
 use std::ffi::{CString, c_char, c_void};
 
@@ -24,7 +25,10 @@ pub unsafe extern "C" fn plib_stats(cache: *mut plib_t, r#fn: plib_stat_fn, cont
         Ok(())
     });
     if let (plib_status_t::PLIB_OK, Some(call_back)) = (status, r#fn) {
-        for (name, value) in lines(&stats) {
+        let quiet = Quiet::begin();
+        let lines = lines(&stats);
+        drop(quiet);
+        for (name, value) in lines {
             let (Ok(name), Ok(value)) = (CString::new(name), CString::new(value)) else { continue };
             // SAFETY: the caller's function; no operation is under way.
             unsafe { call_back(context, name.as_ptr(), value.as_ptr()) };

@@ -1,10 +1,12 @@
 //! What functions answer, and the words for it.
 
 use crate::error::Error;
+use crate::quiet::Quiet;
 use plib_core::Status;
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::ffi::{CString, c_char};
-use std::mem::MaybeUninit;
+use std::mem::{ManuallyDrop, MaybeUninit};
+use std::sync::atomic::{Ordering, compiler_fence};
 
 /// What a function answers. Any but PLIB_OK means that nothing was changed or written, unless said otherwise.
 #[repr(C)]
@@ -96,16 +98,56 @@ thread_local! {
     static LAST: Cell<u32> = const { Cell::new(0) };
     /// The failure itself, if it owns no memory: words are made of it only when they are asked for, so that failing is
     /// cheap, and allowed in a signal handler.
-    static PLAIN: PlainError = const { PlainError { busy: Cell::new(false), error: UnsafeCell::new(MaybeUninit::uninit()) } };
+    static PLAIN: PlainError = const { PlainError { writes: Cell::new(0), error: UnsafeCell::new(MaybeUninit::uninit()) } };
     /// The words for any other, or for the one that was asked about.
     static WORDS: RefCell<Option<CString>> = const { RefCell::new(None) };
 }
 
-/// An error that has nothing to drop.
+/// An error that has nothing to drop. A signal handler may fail while it is written or copied, or jump out of that for good.
 struct PlainError {
-    /// Set while the error is being written or read: a signal handler then leaves it alone.
-    busy: Cell<bool>,
+    /// How often writing it began.
+    writes: Cell<u64>,
     error: UnsafeCell<MaybeUninit<Error>>,
+}
+
+impl PlainError {
+    /// Writes it, until no handler came between.
+    fn put(&self, error: Error) {
+        let error = ManuallyDrop::new(error);
+        self.undisturbed(|| {
+            self.writes.set(self.writes.get().wrapping_add(1));
+            // The count is seen by a handler before anything of the error.
+            compiler_fence(Ordering::SeqCst);
+            let count = self.writes.get();
+            // SAFETY: this thread's own; handlers that write it meanwhile are noticed. `error` owns nothing and is not used again.
+            unsafe { std::ptr::copy_nonoverlapping((&raw const error).cast(), self.error.get(), 1) };
+            count
+        });
+    }
+
+    /// A copy.
+    fn get(&self) -> ManuallyDrop<MaybeUninit<Error>> {
+        let mut copy = ManuallyDrop::new(MaybeUninit::uninit());
+        self.undisturbed(|| {
+            let count = self.writes.get();
+            compiler_fence(Ordering::SeqCst);
+            // SAFETY: this thread's own, copied as bytes.
+            unsafe { std::ptr::copy_nonoverlapping(self.error.get(), &raw mut *copy, 1) };
+            count
+        });
+        copy
+    }
+
+    /// Repeats some work, which tells the count that it began with, until nothing was written during it.
+    fn undisturbed(&self, mut work: impl FnMut() -> u64) {
+        loop {
+            let count = work();
+            compiler_fence(Ordering::SeqCst);
+            if self.writes.get() == count {
+                return;
+            }
+        }
+    }
 }
 
 /// Bits of `LAST` beside the status.
@@ -138,19 +180,13 @@ fn fail_in_detail(error: Error) -> plib_status_t {
         keep_words(&error);
         return last(status, IN_WORDS);
     }
-    PLAIN.with(|plain| {
-        if plain.busy.replace(true) {
-            return last(status, 0);
-        }
-        // SAFETY: `busy` keeps this thread's signal handlers out, and other threads have their own. What was there owned
-        // nothing, so overwriting it drops nothing.
-        unsafe { (*plain.error.get()).write(error) };
-        plain.busy.set(false);
-        last(status, IN_PLAIN)
-    })
+    PLAIN.with(|plain| plain.put(error));
+    last(status, IN_PLAIN)
 }
 
 fn keep_words(error: &Error) {
+    // A jump away would lose memory and leave the words locked; ending the thread would unwind the standard library.
+    let _quiet = Quiet::begin();
     let words = CString::new(error.to_string().replace('\0', "\\0")).ok();
     // A thread that is ending has no place for words any more.
     let _ = WORDS.try_with(|kept| kept.try_borrow_mut().map(|mut kept| *kept = words));
@@ -170,12 +206,9 @@ pub extern "C" fn plib_last_error_message() -> *const c_char {
     let last = LAST.get();
     let status = last & !(IN_PLAIN | IN_WORDS);
     if last & IN_PLAIN != 0 {
-        PLAIN.with(|plain| {
-            plain.busy.set(true);
-            // SAFETY: `IN_PLAIN` says that an error was written, and `busy` keeps signal handlers from changing it.
-            keep_words(unsafe { (*plain.error.get()).assume_init_ref() });
-            plain.busy.set(false);
-        });
+        let error = PLAIN.with(PlainError::get);
+        // SAFETY: `IN_PLAIN` says that an error was written.
+        keep_words(unsafe { error.assume_init_ref() });
     }
     let words = || WORDS.try_with(|kept| kept.try_borrow().ok()?.as_ref().map(|words| words.as_ptr())).ok().flatten();
     match last {

@@ -1,0 +1,96 @@
+// A signal handler that jumps out of an operation, at every instruction of it: the thread's next call goes on as if
+// nothing had been, another process finds the bucket free, and the key has the old value or the new one.
+#include "interrupt.h"
+
+static sigjmp_buf back;
+
+static void jump(int number) {
+  (void)number;
+  siglongjmp(back, 1);
+}
+
+static long points, old_values, new_values;
+
+// Calls it and jumps out behind its n-th instruction; false if it was over by then.
+static int left_at(const operation_t *op, long n) {
+  if (sigsetjmp(back, 1) == 0) interrupted_at(n, op->call);
+  return was_interrupted();
+}
+
+static void jump_out_of(const operation_t *op, long n) {
+  prepare(op);
+  if (!left_at(op, n)) return;
+  // One call of this thread on the handle, of any kind, and all is as before.
+  int old = holds("same", op->old), new = holds("same", op->new);
+  if (!(old || new)) fprintf(stderr, "%s, instruction %ld\n", op->name, n);
+  CHECK(old || new);
+  old_values += old;
+  new_values += !old;
+  plib_status_t own = set(cache, "same", "own"), peer = peer_sets("same");
+  if (own || peer) fprintf(stderr, "%s, instruction %ld: own %d, peer's %d\n", op->name, n, own, peer);
+  CHECK(own == PLIB_OK && peer == PLIB_OK);
+  points++;
+}
+
+static long lengths[OPERATIONS];
+
+// Any operation recovers any other that was left in its middle, from the same depth.
+static void any_call_recovers(void) {
+  for (int a = 0; a < OPERATIONS; a++)
+    for (int b = 0; b < OPERATIONS; b++) {
+      prepare(&operations[a]);
+      CHECK(left_at(&operations[a], lengths[a] / 2));
+      operations[b].call();
+      IS(PLIB_OK, peer_sets("same"));
+      no_findings();
+    }
+}
+
+static __attribute__((noinline)) plib_status_t from_deeper(volatile char *unused) {
+  char frame[8192];
+  frame[0] = *unused;
+  __asm__ volatile("" ::"r"(frame) : "memory");
+  return do_set();
+}
+
+// A call from deeper in the stack cannot tell the frame that is gone from one that waits: it works beside it, BUSY at worst.
+static void deeper_calls_are_safe(void) {
+  char byte = 0;
+  for (long n = 1; n <= lengths[1]; n += 1 + lengths[1] / 60) {
+    prepare(&operations[1]);
+    left_at(&operations[1], n);
+    double start = now_ms();
+    plib_status_t status = from_deeper(&byte);
+    CHECK((status == PLIB_OK || status == PLIB_E_BUSY) && now_ms() - start < 100);
+    IS(PLIB_OK, do_set());
+    IS(PLIB_OK, from_deeper(&byte));
+    IS(PLIB_OK, peer_sets("same"));
+  }
+}
+
+int main(int argc, char **argv) {
+  (void)argc;
+  cache = create(argv[1]);
+  fill();
+  start_peer();
+  when_interrupted(jump, 0);
+  for (int i = 0; i < OPERATIONS; i++) {
+    long before = points, length = lengths[i] = length_of(&operations[i]);
+    for (long n = 1; n <= length; n = next_moment(n, length)) jump_out_of(&operations[i], n);
+    no_findings();
+    fprintf(stderr, "    %s: %ld instructions, left behind %ld of them\n", operations[i].name, length, points - before);
+    CHECK(points - before >= 20);
+  }
+  CHECK(old_values > 100 && new_values > 20);
+  any_call_recovers();
+  deeper_calls_are_safe();
+  // Nothing was left behind: this thread's context and the peer's.
+  CHECK(stat_of("contexts") <= 3);
+  plib_close(cache);
+  IS(PLIB_OK, plib_open(argv[1], NULL, &cache));
+  no_findings();
+  fprintf(stderr, "    left %ld calls: %ld old values, %ld new ones; the peer waited %.0f ms at most\n", points, old_values, new_values,
+          peer_slowest_ms);
+  plib_close(cache);
+  return 0;
+}
