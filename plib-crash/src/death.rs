@@ -48,7 +48,7 @@ pub struct Deaths<'s> {
     scenario: &'s Scenario,
     role: Role,
     pub stage: Stage,
-    image: Image,
+    pub image: Image,
     others: Others,
     changes: Changes,
 }
@@ -61,6 +61,9 @@ pub struct Counted {
     /// Nothing is lost, but a superblock had changed its use, or some of several items were stored.
     pub between: u64,
 }
+
+/// Looks at the heap on the way through an operation, to find the states in which it can leave it.
+const LOOKS: usize = 3000;
 
 fn text(e: impl std::fmt::Display) -> String {
     e.to_string()
@@ -155,16 +158,17 @@ impl<'s> Deaths<'s> {
         Ok(child)
     }
 
-    /// The operation's way. `states` gets the numbers of instructions after which the heap is not what it was before.
+    /// The operation's way. `states` gets numbers of instructions after which the heap is not what it was.
     pub fn route(&mut self, states: Option<&mut Vec<usize>>) -> Result<Route, String> {
         let route = Route::record(&mut self.fresh()?).map_err(text)?;
         if let Some(states) = states {
             let mut child = self.fresh()?;
-            let mut last = Vec::new();
-            self.image.changed(&mut last);
+            self.image.changed();
+            // A look at the whole heap takes as long as a hundred steps: of long operations not every state is needed.
+            let looks = route.len().div_ceil(LOOKS);
             for n in 1..=route.len() {
                 child.step().map_err(text)?;
-                if !route.is_round(n) && self.image.changed(&mut last) {
+                if !route.is_round(n) && n % looks == 0 && self.image.changed() {
                     states.push(n);
                 }
             }
@@ -185,18 +189,22 @@ impl<'s> Deaths<'s> {
         all.iter().enumerate().filter(|(i, _)| i % every == 0 || *i == last).map(|(_, n)| *n).collect()
     }
 
-    /// A child that was killed after `n` instructions of its route (None: at its start), and whether it took that route.
-    /// Nobody waits for it: whether it is dead yet, and a zombie, is for others to find out.
-    fn kill(&mut self, place: Option<(&Route, usize)>) -> Result<(Tracee, bool), String> {
+    /// A child that has done `n` instructions of its route (None: that stands at its start), and whether it took that route.
+    pub fn bring(&mut self, place: Option<(&Route, usize)>) -> Result<(Tracee, bool), String> {
         let mut child = self.fresh()?;
-        let mut straight = true;
-        if let Some((route, n)) = place {
-            straight = matches!(route.follow(&mut child, n), Ok(true));
-            if !straight {
-                child = self.fresh()?;
-                child.walk(n).map_err(text)?;
-            }
+        let Some((route, n)) = place else { return Ok((child, true)) };
+        let straight = matches!(route.follow(&mut child, n), Ok(true));
+        if !straight {
+            drop(child);
+            child = self.fresh()?;
+            child.walk(n).map_err(text)?;
         }
+        Ok((child, straight))
+    }
+
+    /// The same, killed. Nobody waits for it: whether it is dead yet, and a zombie, is for others to find out.
+    fn kill(&mut self, place: Option<(&Route, usize)>) -> Result<(Tracee, bool), String> {
+        let (mut child, straight) = self.bring(place)?;
         child.kill().map_err(text)?;
         Ok((child, straight))
     }

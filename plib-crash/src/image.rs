@@ -9,6 +9,7 @@ use std::path::Path;
 pub struct Image {
     map: MmapMut,
     was: MmapMut,
+    last: MmapMut,
 }
 
 const PAGE: usize = 4096;
@@ -19,11 +20,9 @@ impl Image {
         let file = File::options().read(true).write(true).open(path)?;
         // SAFETY: others have the file mapped too; while this mapping is read or written, none of them runs.
         let map = unsafe { MmapMut::map_mut(&file)? };
-        let mut was = MmapMut::map_anon(map.len())?;
+        let [mut was, last] = [private(map.len())?, private(map.len())?];
         was.copy_from_slice(&map);
-        // A child has no use for it, and is forked the quicker without it.
-        was.advise(Advice::DontFork)?;
-        Ok(Self { map, was })
+        Ok(Self { map, was, last })
     }
 
     /// Puts it back, page by page where it differs; the number of pages.
@@ -33,12 +32,15 @@ impl Image {
     }
 
     /// Whether the heap differs from what it was at the last call.
-    pub fn changed(&self, last: &mut Vec<u8>) -> bool {
-        if last.as_slice() == &self.map[..] {
-            return false;
-        }
-        last.clear();
-        last.extend_from_slice(&self.map);
-        true
+    pub fn changed(&mut self) -> bool {
+        let pages = self.map.chunks(PAGE).zip(self.last.chunks_mut(PAGE));
+        pages.filter_map(|(now, last)| (*now != *last).then(|| last.copy_from_slice(now))).count() > 0
     }
+}
+
+/// Memory that a child has no use for: it is forked the quicker without it.
+fn private(len: usize) -> io::Result<MmapMut> {
+    let memory = MmapMut::map_anon(len)?;
+    memory.advise(Advice::DontFork)?;
+    Ok(memory)
 }

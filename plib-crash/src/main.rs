@@ -77,7 +77,7 @@ struct Run {
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     every: u32,
     /// From how many states of each operation recovery is killed
-    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     firsts: u32,
     /// Processes at a time; default one a processor
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

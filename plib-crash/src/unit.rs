@@ -4,7 +4,7 @@ use crate::death::{Deaths, Tally, kill_all};
 use crate::freeze::stop_all;
 use crate::recovery::{By, kill_recoverers};
 use crate::report::Report;
-use crate::scenario::{self, Scenario};
+use crate::scenario::{self, Changes, Scenario};
 use crate::survivor::Order;
 use std::fmt;
 use std::path::Path;
@@ -83,8 +83,12 @@ impl Unit {
         let since = Instant::now();
         let mut stopped = None;
         let done = match self.deed {
-            Deed::Kill => Deaths::new(self.scenario, folder)
-                .and_then(|mut deaths| kill_all(&mut deaths, every, &Order::ALL, tell)),
+            Deed::Kill => {
+                // When the survivor stores the key matters only if something may be left under it.
+                let all = self.scenario.changes != Changes::Nothing;
+                let orders = if all { &Order::ALL[..] } else { &Order::ALL[1..] };
+                Deaths::new(self.scenario, folder).and_then(|mut deaths| kill_all(&mut deaths, every, orders, tell))
+            }
             Deed::Recover(by) => kill_recoverers(self.scenario, by, folder, firsts, every, tell),
             Deed::Stop => stop_all(self.scenario, folder, every, tell).map(|(tally, seen)| {
                 stopped = Some(seen);
