@@ -16,6 +16,8 @@ const OTHERS: Duration = Duration::from_millis(100);
 /// How long a writer of the bucket may wait before it is told BUSY, and how long it must (a preempted owner is no frozen one).
 const PATIENCE: std::ops::Range<Duration> = Duration::from_millis(100)..Duration::from_millis(1000);
 const TRIES: usize = 3;
+/// Beside every so many-th stop somebody stores a large value too. (The right to do so is held for most of such an operation.)
+const LARGE_EACH: u64 = 32;
 const MINE: u64 = 1 << 41;
 
 /// What was seen beside stopped children.
@@ -53,7 +55,8 @@ pub fn stop_all(
             // Writers that were told BUSY beside the very same heap, byte by byte, need not wait for it once more.
             let write = deaths.image.changed() || !waited || tries > 0;
             let busy = stopped.busy;
-            let beside = beside(&deaths.stage, scenario, (&old, &new), write, &mut stopped);
+            let large = scenario.large && tally.points.is_multiple_of(LARGE_EACH);
+            let beside = beside(&deaths.stage, (&old, &new), write, large, &mut stopped);
             waited = if write { stopped.busy > busy } else { waited };
             let status = child.thaw().map_err(|e| e.to_string())?;
             tries += 1;
@@ -109,12 +112,12 @@ fn timed<T>(act: impl FnOnce() -> Result<T, Error>) -> (Result<T, Error>, Durati
     (act(), since.elapsed())
 }
 
-/// What others see, and do if `write`, while the child is stopped.
+/// What others see, and do if `write` (with a `large` value too), while the child is stopped.
 fn beside(
     stage: &Stage,
-    scenario: &Scenario,
     (old, new): (&Facts, &Facts),
     write: bool,
+    large: bool,
     stopped: &mut Stopped,
 ) -> Result<(), Wrong> {
     let bucket = [&stage.target, &stage.near, &stage.near_gone, &stage.near_number];
@@ -147,7 +150,7 @@ fn beside(
     if busy > 1 && elsewhere {
         return Err(wrong(format!("{busy} buckets are held by one who is stopped")));
     }
-    if scenario.large {
+    if large {
         let (wrote, took) = timed(|| stage.cache.set(&stage.others[12], &value(MINE + 3, 100_000), 1, 0));
         bounded("a writer of a large value", wrote.map(drop), took, stopped)?;
     }
