@@ -74,6 +74,8 @@ struct Check<'a, 'c> {
     listed: u64,
     /// Superblocks of buckets.
     index: u64,
+    /// Whether every bucket was seen.
+    whole: bool,
     /// Findings of a locked bucket, told after it is unlocked: the report may do what it likes.
     held: [Option<Finding>; HELD],
 }
@@ -85,7 +87,8 @@ impl Op<'_> {
     /// Checks the whole heap.
     pub fn check(&self, report: &mut dyn FnMut(Finding)) -> CheckSummary {
         let sum = CheckSummary::default();
-        let mut check = Check { op: self, report, sum, live_chain: 0, listed: 0, index: 0, held: [None; HELD] };
+        let mut check =
+            Check { op: self, report, sum, live_chain: 0, listed: 0, index: 0, whole: true, held: [None; HELD] };
         let before = self.stats();
         check.sum.at_rest = is_at_rest(&before);
         check.contexts();
@@ -97,7 +100,10 @@ impl Op<'_> {
         check.sum.at_rest &= is_at_rest(&after) && moved(&before) == moved(&after);
         if check.sum.at_rest {
             check.totals();
-            check.set_right(&after);
+            // Numbers from a walk that could not see everything are not better than those that are there.
+            if check.sum.severe == 0 && check.whole {
+                check.set_right(&after);
+            }
         }
         self.unprotect();
         self.context.intent.bucket.store(0, Ordering::Release);
@@ -144,6 +150,7 @@ impl Check<'_, '_> {
     fn index(&mut self) {
         if let Err(fault) = index::check_tables(self.heap()) {
             // Nothing can be looked up by such tables.
+            self.whole = false;
             return self.found(fault.field, fault.expected, fault.found, true);
         }
         let mut number = 0;
@@ -161,7 +168,10 @@ impl Check<'_, '_> {
                         (self.report)(finding);
                     }
                 }
-                Err(_) => self.found("bucket locked by a client that does not run", u64::from(number), 0, false),
+                Err(_) => {
+                    self.whole = false;
+                    self.found("bucket locked by a client that does not run", u64::from(number), 0, false);
+                }
             }
             number += 1;
         }

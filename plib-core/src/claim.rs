@@ -173,7 +173,10 @@ impl<'c> Op<'c> {
         let pool = self.heap.pool();
         let start = &self.heap.hot().pool.0;
         loop {
-            let s = pool.next(start.load(Ordering::Relaxed) as u32)?;
+            let Some(s) = pool.next(start.load(Ordering::Relaxed) as u32) else {
+                self.context.intent.superblock.store(0, Ordering::Release);
+                return None;
+            };
             if !mutant::is(Mutant::ForgetSuperblock) {
                 self.context.intent.superblock.store(u64::from(s) + 1, Ordering::Release);
             }
@@ -257,18 +260,8 @@ impl<'c> Op<'c> {
         }
     }
 
-    /// Notes all blocks of my magazines where every context finds them.
-    pub fn empty_magazines(&self) {
-        for class in 0..crate::layout::CLASSES {
-            while let Some(unit) = self.context.magazine(class).pop() {
-                if let Some(block) = self.heap.block(unit) {
-                    self.spill(block, class);
-                }
-            }
-        }
-    }
-
-    /// Notes every free block that an adopted context's magazines name, those included that its owner had just taken out.
+    /// Notes every free block that this context's magazines name where every context finds it, those included that were just
+    /// taken out, and empties them.
     pub fn rehint_magazines(&self) {
         for class in 0..crate::layout::CLASSES {
             let magazine = self.context.magazine(class);

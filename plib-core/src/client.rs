@@ -513,12 +513,13 @@ impl Client {
         context.clear_hazards();
         let op = self.op(owner);
         op.count(Counter::RecoveredContexts, 1);
+        // Before blocks are freed into the magazines: then the places of those that were just taken out are used again.
+        op.rehint_magazines();
         if op.resolve().is_err() {
             // Somebody frozen holds what is needed; a slot that nobody has keeps it dead for the next try.
             self.abandon(context, owner);
             return None;
         }
-        op.rehint_magazines();
         Some(owner)
     }
 
@@ -544,7 +545,8 @@ impl Client {
             if is_clear { self.enter(context, seen, number, tid) } else { self.take(context, seen, number, tid) };
         let Some(owner) = taken else { return };
         let op = self.op(owner);
-        op.empty_magazines();
+        // With what was just taken out: the thread may have ended with a block in hand.
+        op.rehint_magazines();
         op.tell_items(true);
         context.clear_hazards();
         context.state.store(ContextState::new(owner.incarnation(), false, 0, 0).0, Ordering::Release);
@@ -775,16 +777,25 @@ impl<'c> Op<'c> {
     pub fn recount_items(&self) {
         let word = &self.heap.hot().items.0;
         let seen = word.load(Ordering::Acquire);
+        let (told, slack) = self.told_items();
+        // Twice: one who is stopped between two contexts adds up numbers of different times.
+        let (again, _) = self.told_items();
+        let off = |a: u64, b: u64| (a.wrapping_sub(b) as i64).unsigned_abs() > slack;
+        if off(told, seen) && off(again, seen) && !off(told, again) {
+            // If somebody told something meanwhile it is left for the next time.
+            let _ = word.compare_exchange(seen, again, Ordering::AcqRel, Ordering::Relaxed);
+        }
+    }
+
+    /// The items that all contexts have told of, by their counters; and how many others may be telling just now.
+    fn told_items(&self) -> (u64, u64) {
         let (mut told, mut others) = (0u64, 0u64);
         for context in (1..=self.heap.geometry().contexts).filter_map(|n| self.heap.context(n)) {
             let untold = context.items_untold.load(Ordering::Relaxed);
             told = told.wrapping_add(context.counter(Counter::Items)).wrapping_sub(untold);
             others += u64::from(context.load().is_busy() && !core::ptr::eq(context, self.context));
         }
-        if (told.wrapping_sub(seen) as i64).unsigned_abs() > others * (TELL_AT + 1) {
-            // If somebody told something meanwhile it is left for the next time.
-            let _ = word.compare_exchange(seen, told, Ordering::AcqRel, Ordering::Relaxed);
-        }
+        (told, others * (TELL_AT + 1))
     }
 
     /// Clears the intent and the hazards: the operation is over.

@@ -275,7 +275,12 @@ impl<'c> Op<'c> {
             let mine = match meta.state() {
                 State::Part => self.heap.back_word(part).load(Ordering::Acquire) == life.0,
                 State::Claimed => meta.owner().context() == self.me.context(),
-                _ => false,
+                State::Free => {
+                    // Whoever freed it may have died before he could tell.
+                    self.rehint(part);
+                    false
+                }
+                State::Live => false,
             };
             if mine {
                 self.free(part, meta);
@@ -410,7 +415,8 @@ impl<'c> Op<'c> {
         let mut s = (self.heap.class_line(donor).hand.load(Ordering::Relaxed) >> 32) as u32;
         let most = self.heap.geometry().superblocks;
         for attempt in 0..if forced { most } else { MOVE_TRIES.min(most) } {
-            s = members.next(s)?;
+            let Some(next) = members.next(s) else { break };
+            s = next;
             let spare_hot = !forced && attempt < MOVE_TRIES / 2;
             let spared = spare_hot && self.is_hot(s, donor) || self.is_in_use(s, donor);
             if !spared && self.drain(s, donor) {

@@ -22,6 +22,12 @@ fn clear(word: &AtomicU64) {
 impl Op<'_> {
     /// Resolves the intent of my own context, which a dead owner (or an abandoned operation) left.
     pub fn resolve(&self) -> Result<(), Status> {
+        let resolved = self.resolve_all();
+        self.unprotect();
+        resolved
+    }
+
+    fn resolve_all(&self) -> Result<(), Status> {
         let intent = &self.context.intent;
         self.unlock_left(&intent.bucket)?;
         self.resolve_lines()?;
@@ -35,7 +41,6 @@ impl Op<'_> {
         self.resolve_large();
         clear(&intent.other);
         clear(&intent.bucket);
-        self.unprotect();
         Ok(())
     }
 
@@ -59,6 +64,7 @@ impl Op<'_> {
         for word in intent.lines.iter().chain([&intent.unlinked]) {
             let life = BlockRef(word.load(Ordering::Acquire));
             let Some(line) = self.heap.resolve(life).filter(|line| self.class_of(*line) == Some(class::CHAIN)) else {
+                clear(word);
                 continue;
             };
             let meta = block::load(self.heap.meta(line));
@@ -104,11 +110,15 @@ impl Op<'_> {
     fn resolve_block(&self, word: &AtomicU64, parts: usize) -> Result<(), Status> {
         let life = BlockRef(word.load(Ordering::Acquire));
         let Some(block) = self.heap.resolve(life) else {
+            clear(word);
             return Ok(());
         };
         if mutant::is(Mutant::ClearFirst) {
             clear(word);
         }
+        // It may be anybody's by now, and its superblock must not be cut anew while it is looked at: what stands there then
+        // is another block's value.
+        self.protect(0, block.superblock);
         let on_boundary = self.class_of(block).is_some_and(|class| self.heap.number_of(block, class).is_some());
         if on_boundary {
             let meta = block::load(self.heap.meta(block));

@@ -119,6 +119,12 @@ impl<'c> Times<'c> {
         self.now
     }
 
+    /// Looks at the clock anew when it is next asked. To be called once a bucket is locked: whoever waited for the lock would
+    /// else judge what is there by a second that is over, and bring back what others have seen expired.
+    pub(crate) fn anew(&mut self) {
+        self.now = 0;
+    }
+
     /// The flush epoch of the present.
     #[inline]
     fn epoch(&mut self, heap: &Heap) -> u32 {
@@ -169,6 +175,8 @@ impl<'c> Times<'c> {
     /// after the first, so an item that was given more time in time could seem expired.
     #[inline(always)]
     pub(crate) fn life_unlocked(&mut self, op: &Op<'_>, block: Block, meta: Meta) -> Option<(Life, u64)> {
+        // Who tries again looks at what is there by then.
+        self.anew();
         let word = op.heap.times_word(block).load(Ordering::Relaxed);
         let life = self.life(op, meta, word);
         let same = life != Life::Expired || op.heap.times_word(block).load(Ordering::Relaxed) == word;

@@ -83,6 +83,7 @@ impl<'c> Op<'c> {
         let mut times = Times::new(self.client);
         let expiry = times.expiry(exptime);
         let bucket = self.lock_key(key.hash)?;
+        times.anew();
         let found = self.search(&bucket, key).hit.and_then(|(_, slot)| self.existing(slot));
         let word = found.as_ref().map_or(0, |e| self.heap.times_word(e.block).load(Ordering::Relaxed));
         let alive = found.filter(|e| times.life(self, e.meta, word) == Life::Alive);

@@ -338,6 +338,7 @@ impl<'c> Op<'c> {
             };
             let search = self.search(&bucket, key);
             let existing = search.hit.and_then(|(_, slot)| self.existing(slot));
+            times.anew();
             let epoch = times.epoch(self.heap);
             let alive = existing.as_ref().filter(|e| self.is_alive_under(epoch, e, times));
             if let Decision::Refuse(status) = decide(alive) {
@@ -383,6 +384,7 @@ impl<'c> Op<'c> {
         let bucket = self.lock_key(key.hash)?;
         let search = self.search(&bucket, key);
         let existing = search.hit.and_then(|(_, slot)| self.existing(slot));
+        times.anew();
         let epoch = times.epoch(self.heap);
         let alive = existing.as_ref().filter(|e| self.is_alive_under(epoch, e, times));
         if let Decision::Refuse(status) = decide(alive) {
