@@ -855,12 +855,13 @@ mod tests {
         for expected in [0xff_ffff, 0, 1] {
             let client = arena.client(0);
             assert_eq!(client.incarnation, expected);
-            let last = ContextState::new(0xfffe, false, 0, 0);
+            let last = ContextState::new(0xfffd, false, 0, 0);
             (1..=crate::arena::CONTEXTS)
                 .for_each(|n| arena.heap.context(n).unwrap().state.store(last.0, Ordering::Release));
             let ids: [ContextId; 2] = core::array::from_fn(|_| client.claim_context(0).unwrap());
             for id in ids {
-                assert_eq!(id.0.incarnation(), 0xffff);
+                assert_eq!(id.0.incarnation(), 0xfffe);
+                // Giving it back counts up once more.
                 client.release_context(id, 0);
                 // The next owner of the same context has incarnation 0, and is somebody all the same.
                 let next = client.try_claim(id.0.context(), 0).unwrap();
