@@ -4,13 +4,13 @@
 //! class's hand (eviction), a superblock of another class. Every step ends in a CAS on the block's own meta word, and every
 //! block is named in the intent before that CAS.
 
-use crate::client::{MAGAZINE, Op, Owner};
+use crate::client::{MAGAZINE, Note, Op, Owner};
 use crate::heap::block::{self, BlockRef, Meta, State};
 use crate::heap::superblock::Use;
 use crate::heap::{Block, class};
 use crate::mutant::{self, Mutant};
 use crate::status::Status;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::Ordering;
 
 /// A block that this operation holds.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +35,7 @@ impl Claimed {
 impl<'c> Op<'c> {
     /// Claims a block of `class`. `record` is the intent word that names it before it is claimed.
     #[inline]
-    pub fn claim(&self, class: usize, record: &AtomicU64) -> Result<Claimed, Status> {
+    pub fn claim(&self, class: usize, record: &Note) -> Result<Claimed, Status> {
         while let Some(unit) = self.context.magazine(class).pop() {
             if let Some(claimed) = self.try_claim(unit, class, record) {
                 self.unprotect();
@@ -50,7 +50,7 @@ impl<'c> Op<'c> {
 
     /// Claims the block that the magazine gives first, if it can be had.
     #[inline(always)]
-    pub fn claim_at_hand(&self, class: usize, record: &AtomicU64) -> Option<Claimed> {
+    pub fn claim_at_hand(&self, class: usize, record: &Note) -> Option<Claimed> {
         let claimed = self.try_claim(self.context.magazine(class).pop()?, class, record);
         self.unprotect_first();
         claimed
@@ -58,7 +58,7 @@ impl<'c> Op<'c> {
 
     /// Claims the block at `unit` if it is a free one of `class`.
     #[inline(always)]
-    fn try_claim(&self, unit: u64, class: usize, record: &AtomicU64) -> Option<Claimed> {
+    fn try_claim(&self, unit: u64, class: usize, record: &Note) -> Option<Claimed> {
         let block = self.heap.block(unit)?;
         // From the hazard on, a mover that empties the superblock sees me, or I see that it is being emptied.
         self.protect(0, block.superblock);
@@ -73,7 +73,7 @@ impl<'c> Op<'c> {
 
     /// The same for a block whose superblock is known to be of the class and protected.
     #[inline(always)]
-    pub fn try_claim_protected(&self, block: Block, class: usize, record: &AtomicU64) -> Option<Claimed> {
+    pub fn try_claim_protected(&self, block: Block, class: usize, record: &Note) -> Option<Claimed> {
         let word = self.heap.meta(block);
         let seen = block::load(word);
         if seen.state() != State::Free {
@@ -92,7 +92,7 @@ impl<'c> Op<'c> {
 
     #[cold]
     #[inline(never)]
-    fn claim_slowly(&self, class: usize, record: &AtomicU64) -> Result<Claimed, Status> {
+    fn claim_slowly(&self, class: usize, record: &Note) -> Result<Claimed, Status> {
         for round in 0..4 {
             if let Some(claimed) = self.claim_partial(class, record) {
                 return Ok(claimed);
@@ -120,7 +120,7 @@ impl<'c> Op<'c> {
     }
 
     /// Refills the magazine from a superblock that is hinted to have free blocks, and claims one of them.
-    fn claim_partial(&self, class: usize, record: &AtomicU64) -> Option<Claimed> {
+    fn claim_partial(&self, class: usize, record: &Note) -> Option<Claimed> {
         let (partial, magazine) = (self.heap.partial(class), self.context.magazine(class));
         let line = self.heap.class_line(class);
         loop {
@@ -235,7 +235,7 @@ impl<'c> Op<'c> {
     }
 
     /// Gives up a claimed block that nothing names.
-    pub fn unclaim(&self, claimed: Claimed, record: &AtomicU64) {
+    pub fn unclaim(&self, claimed: Claimed, record: &Note) {
         block::release(self.heap.meta(claimed.block), claimed.meta);
         // Offered while the record names it, so that one who dies between takes no hint with him.
         self.offer(claimed.block, claimed.class);

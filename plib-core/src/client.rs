@@ -129,47 +129,61 @@ pub(crate) const SPARE_LINES: usize = 4;
 /// Blocks that a magazine holds.
 pub(crate) const MAGAZINE: usize = 7;
 
+/// A word of an intent: written by its context's owner, read by who adopts the context.
+pub(crate) struct Note(AtomicU64);
+
+impl Note {
+    /// Reads it.
+    #[inline(always)]
+    pub fn load(&self, order: Ordering) -> u64 {
+        self.0.load(order)
+    }
+
+    /// Writes it. A build with `--cfg plib_no_intent` does not, to measure what writing intents costs; it survives no kill.
+    #[inline(always)]
+    pub fn store(&self, value: u64, order: Ordering) {
+        if !cfg!(plib_no_intent) {
+            self.0.store(value, order);
+        }
+    }
+}
+
 /// What an operation is about to do, written before it does it, so that a survivor can finish or undo it.
 /// A field is cleared when there is nothing left to do about it.
 #[repr(C, align(64))]
 pub(crate) struct Intent {
     /// 1 + the bucket whose lock is or may be held.
-    pub bucket: AtomicU64,
+    pub bucket: Note,
     /// 1 + a second bucket: the one that a split makes, or that recovery is working in.
-    pub other: AtomicU64,
+    pub other: Note,
     /// The block being claimed for a new item, then filled, then published.
-    pub new: AtomicU64,
+    pub new: Note,
     /// How many fragments the new item lists.
-    pub parts: AtomicU64,
+    pub parts: Note,
     /// The block that the new item replaces, or that a delete frees.
-    pub old: AtomicU64,
+    pub old: Note,
     /// The block whose item is being evicted.
-    pub victim: AtomicU64,
+    pub victim: Note,
     /// 1 + the superblock whose use is being changed.
-    pub superblock: AtomicU64,
+    pub superblock: Note,
     /// Set while the right to reserve for a large value is or may be held.
-    pub large: AtomicU64,
+    pub large: Note,
     /// The chain line being taken out of a bucket.
-    pub unlinked: AtomicU64,
+    pub unlinked: Note,
     /// Chain lines being claimed and linked.
-    pub lines: [AtomicU64; SPARE_LINES],
+    pub lines: [Note; SPARE_LINES],
 }
 
 impl Intent {
     /// Whether it names nothing: its context holds nothing but what its magazines hint at.
     fn is_clear(&self) -> bool {
-        let words = [
-            &self.bucket,
-            &self.other,
-            &self.new,
-            &self.parts,
-            &self.old,
-            &self.victim,
-            &self.superblock,
-            &self.large,
-            &self.unlinked,
-        ];
-        words.into_iter().chain(&self.lines).all(|word| word.load(Ordering::Acquire) == 0)
+        self.notes().all(|word| word.load(Ordering::Acquire) == 0)
+    }
+
+    /// All of its words.
+    fn notes(&self) -> impl Iterator<Item = &Note> {
+        let Self { bucket, other, new, parts, old, victim, superblock, large, unlinked, lines } = self;
+        [bucket, other, new, parts, old, victim, superblock, large, unlinked].into_iter().chain(lines)
     }
 }
 
@@ -302,10 +316,9 @@ impl ContextMemory {
     /// A number that changes with every step of an operation that others could notice, and with the owner.
     pub(crate) fn fingerprint(&self) -> u64 {
         let first = [&self.state, &self.thread, &self.cas_next, &self.cas_end, &self.items_untold, &self.evicted];
-        let i = &self.intent;
-        let intent = [&i.bucket, &i.other, &i.new, &i.parts, &i.old, &i.victim, &i.superblock, &i.large, &i.unlinked];
-        let words = first.into_iter().chain(&self.hazards).chain(intent).chain(&i.lines).chain(&self.counters);
-        words.fold(0, |sum, word| mix(sum, word.load(Ordering::Acquire)))
+        let words =
+            first.into_iter().chain(&self.hazards).chain(&self.counters).map(|word| word.load(Ordering::Acquire));
+        words.chain(self.intent.notes().map(|note| note.load(Ordering::Acquire))).fold(0, mix)
     }
 
     /// 1 + the superblocks that hazards name; 0 for none.
@@ -322,9 +335,9 @@ impl ContextMemory {
     /// Whether nothing is left in it of whoever worked from it.
     pub(crate) fn is_tidy(&self) -> bool {
         let empty = |word: &AtomicU64| word.load(Ordering::Relaxed) == 0;
-        let Intent { bucket, other, new, parts, old, victim, superblock, large, unlinked, lines } = &self.intent;
-        let words = [bucket, other, new, parts, old, victim, superblock, large, unlinked, &self.items_untold];
-        words.into_iter().chain(lines).chain(self.hazards.iter().take(HAZARDS)).all(empty)
+        self.intent.is_clear()
+            && empty(&self.items_untold)
+            && self.hazards.iter().take(HAZARDS).all(empty)
             && self.magazines.iter().all(Magazine::is_empty)
     }
 

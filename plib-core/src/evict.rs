@@ -7,7 +7,7 @@
 
 use crate::cache::{Life, Times};
 use crate::claim::Claimed;
-use crate::client::{Op, Owner};
+use crate::client::{Note, Op, Owner};
 use crate::heap::block::{self, BlockRef, Meta, State};
 use crate::heap::superblock::{SuperState, Use};
 use crate::heap::{Block, class};
@@ -15,7 +15,7 @@ use crate::index::bucket::Bucket;
 use crate::item::Info;
 use crate::layout::{CLASSES, SUPERBLOCK};
 use crate::stats::Counter;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::Ordering;
 use crate::sys;
 
 const _: () = assert!(CLASSES <= 128, "a set of classes is a u128");
@@ -40,7 +40,7 @@ const fn hand_word(superblock: u32, i: u32) -> u64 {
 
 impl<'c> Op<'c> {
     /// Makes room in `class`: a block, or None after which blocks may be free (a superblock moved) or nothing was to be had.
-    pub fn make_room(&self, class: usize, round: u32, record: &AtomicU64) -> Option<Claimed> {
+    pub fn make_room(&self, class: usize, round: u32, record: &Note) -> Option<Claimed> {
         let forced = class == class::CHAIN || round > 0 || !self.has_superblocks(class);
         if (self.turned_over(class) || forced) && self.move_superblock(class, forced) {
             return None;
@@ -49,7 +49,7 @@ impl<'c> Op<'c> {
     }
 
     /// Walks the hand of `class` until it finds a block that can be had; three rounds at most.
-    fn advance_hand(&self, class: usize, record: &AtomicU64) -> Option<Claimed> {
+    fn advance_hand(&self, class: usize, record: &Note) -> Option<Claimed> {
         let rounds = u64::from(class::per_superblock(class)) * 3;
         let least = rounds + 64;
         let (mut limit, mut times) = (least, Times::new(self.client));
@@ -125,7 +125,7 @@ impl<'c> Op<'c> {
         class: usize,
         meta: Meta,
         times: &mut Times<'_>,
-        record: &AtomicU64,
+        record: &Note,
         ruthless: bool,
     ) -> Option<Claimed> {
         let dead = times.life(self, meta, self.heap.times_word(block).load(Ordering::Relaxed)) != Life::Alive;
@@ -149,7 +149,7 @@ impl<'c> Op<'c> {
         class: usize,
         meta: Meta,
         times: &mut Times<'_>,
-        record: &AtomicU64,
+        record: &Note,
     ) -> Option<Claimed> {
         let back = BlockRef(self.heap.back_word(part).load(Ordering::Acquire));
         match self.head_of(part, meta, back) {

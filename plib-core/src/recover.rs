@@ -4,7 +4,7 @@
 //! instruction: the next adopter starts again. So every step is harmless when repeated, and a field is cleared only
 //! after nothing is left to do about it.
 
-use crate::client::{Op, Owner};
+use crate::client::{Note, Op, Owner};
 use crate::heap::Block;
 use crate::heap::block::{self, BlockRef, Meta, State};
 use crate::heap::class;
@@ -13,9 +13,9 @@ use crate::index::bucket::Bucket;
 use crate::index::{self, Lines};
 use crate::mutant::{self, Mutant};
 use crate::status::Status;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::Ordering;
 
-fn clear(word: &AtomicU64) {
+fn clear(word: &Note) {
     word.store(0, Ordering::Release);
 }
 
@@ -45,7 +45,7 @@ impl Op<'_> {
     }
 
     /// Releases a bucket lock that a dead incarnation of this context may hold. Taking it over cleans the bucket.
-    fn unlock_left(&self, word: &AtomicU64) -> Result<(), Status> {
+    fn unlock_left(&self, word: &Note) -> Result<(), Status> {
         let Some(number) = word.load(Ordering::Acquire).checked_sub(1) else {
             return Ok(());
         };
@@ -89,7 +89,7 @@ impl Op<'_> {
     }
 
     /// Whether the bucket that an intent names links to a chain line. Counts a move, in case the dead had just unlinked it.
-    fn links_to(&self, word: &AtomicU64, line: Block) -> Result<bool, Status> {
+    fn links_to(&self, word: &Note, line: Block) -> Result<bool, Status> {
         let Some(number) = word.load(Ordering::Acquire).checked_sub(1) else {
             return Ok(false);
         };
@@ -107,7 +107,7 @@ impl Op<'_> {
     }
 
     /// Frees a block that an intent names unless it holds an item of the index. `parts` for one that is still being filled.
-    fn resolve_block(&self, word: &AtomicU64, parts: usize) -> Result<(), Status> {
+    fn resolve_block(&self, word: &Note, parts: usize) -> Result<(), Status> {
         let life = BlockRef(word.load(Ordering::Acquire));
         let Some(block) = self.heap.resolve(life) else {
             clear(word);

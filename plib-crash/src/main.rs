@@ -28,6 +28,7 @@ mod tracee;
 mod unit;
 
 use clap::{Args, Parser, Subcommand};
+use death::Deaths;
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::{Pid, alarm};
@@ -35,7 +36,7 @@ use report::{Report, Totals};
 use std::io::{self, Write};
 use std::process::ExitCode;
 use team::{Manner, Told};
-use unit::Unit;
+use unit::{Deed, Unit};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -61,6 +62,8 @@ enum Command {
     Run(Run),
     /// Lists the units
     List,
+    /// Counts the instructions of each operation, from the call to its return
+    Count(Run),
     /// Runs with bugs planted one after the other, and says which are found (a build with --features mutants)
     Mutants(Run),
     /// Runs one unit in this process
@@ -108,6 +111,7 @@ fn main() -> ExitCode {
             Unit::all().iter().for_each(|unit| println!("{:34} {}", unit.to_string(), unit.scenario.about));
             ExitCode::SUCCESS
         }
+        Command::Count(run) => done(run.count()),
         Command::Mutants(run) => done(mutant::hunt(run.manner())),
         Command::Worker(worker) => done(worker.work()),
     }
@@ -175,10 +179,38 @@ impl Run {
     }
 }
 
+impl Run {
+    /// Steps through each wanted operation once.
+    fn count(&self) -> Result<bool, String> {
+        let mut counts = Vec::new();
+        for unit in self.units()?.iter().filter(|unit| unit.deed == Deed::Kill) {
+            let folder = scratch()?;
+            let route = Deaths::new(unit.scenario, folder.path())?.route(None)?;
+            let rounds = (0..route.len()).filter(|n| route.is_round(*n)).count();
+            counts.push((unit.scenario.name, route.len() - rounds));
+        }
+        if self.json {
+            let counts: std::collections::BTreeMap<_, _> = counts.into_iter().collect();
+            println!("{}", serde_json::to_string_pretty(&counts).map_err(|e| e.to_string())?);
+        } else {
+            println!("{:24} instructions, a string instruction counted once", "operation");
+            counts.iter().for_each(|(name, count)| println!("{name:24} {count:>7}"));
+        }
+        Ok(true)
+    }
+}
+
 impl Report {
     fn did_something(&self) -> bool {
         self.points > 0
     }
+}
+
+/// A folder for heaps, in memory if there is such a place.
+fn scratch() -> Result<tempfile::TempDir, String> {
+    let memory = std::path::Path::new("/dev/shm");
+    let place = if memory.is_dir() { memory.to_path_buf() } else { std::env::temp_dir() };
+    tempfile::Builder::new().prefix("plib-crash-").tempdir_in(place).map_err(|e| e.to_string())
 }
 
 impl Worker {
@@ -188,9 +220,7 @@ impl Worker {
         let mut set = CpuSet::new();
         let cpus = std::thread::available_parallelism().map_or(1, |n| n.get());
         let _ = set.set(self.cpu % cpus).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
-        let memory = std::path::Path::new("/dev/shm");
-        let place = if memory.is_dir() { memory.to_path_buf() } else { std::env::temp_dir() };
-        let folder = tempfile::Builder::new().prefix("plib-crash-").tempdir_in(place).map_err(|e| e.to_string())?;
+        let folder = scratch()?;
         alarm::set(HUNG);
         let report = unit.run(folder.path(), self.every, self.firsts, |done, of| {
             alarm::set(HUNG);
