@@ -20,6 +20,7 @@
 use crate::error::Error;
 use crate::handle;
 use crate::process;
+use crate::quiet::Quiet;
 use crate::stack::{self, Stack};
 use crate::world::{Guard, World};
 use plib_core::{Client, ContextId, Session, Status};
@@ -102,14 +103,21 @@ struct Local {
     slots: [Cell<*const Claim>; SLOTS],
     /// The first of this thread's claims.
     first: Cell<*const Claim>,
-    /// The thread's stack, known from its first claim on.
+    /// The thread's stack, as far as it could be told.
     stack: Cell<Stack>,
+    /// Whether that was asked, and `Exit` registered.
+    prepared: Cell<bool>,
 }
 
 thread_local! {
     // No destructor: its address and words stay usable to the thread's very end, and access needs no check.
     static LOCAL: Local = const {
-        Local { slots: [const { Cell::new(null()) }; SLOTS], first: Cell::new(null()), stack: Cell::new(Stack::UNKNOWN) }
+        Local {
+            slots: [const { Cell::new(null()) }; SLOTS],
+            first: Cell::new(null()),
+            stack: Cell::new(Stack::UNKNOWN),
+            prepared: Cell::new(false),
+        }
     };
     static EXIT: Exit = const { Exit };
 }
@@ -238,6 +246,18 @@ impl Local {
         self.slot(key).set(claim);
     }
 
+    /// Asks and registers what a thread needs for its first claim, once. Both allocate, so no lock is held that a handler may
+    /// want which interrupted malloc.
+    fn prepare(&self) {
+        if !self.prepared.get() {
+            let _quiet = Quiet::begin();
+            self.stack.set(Stack::of_this_thread());
+            // A thread whose destructors have run is told so again when it matters.
+            let _ = EXIT.try_with(|_| ());
+            self.prepared.set(true);
+        }
+    }
+
     fn forget(&self) {
         self.slots.iter().chain([&self.first]).for_each(|cell| cell.set(null()));
     }
@@ -256,15 +276,19 @@ fn enter_anew(key: u64, local: &Local, sp: usize) -> Result<Inside, Error> {
     if let Some(inside) = local.find(key, sp) {
         return Ok(inside);
     }
-    let guard = World::lock_own().ok_or(Error::Closed)??;
-    let index = handle::attached(&guard, key)?;
+    // For no handle nothing is prepared: that answer allocates nothing, whoever asks.
+    if !handle::is_open(key) {
+        return Err(Error::Closed);
+    }
+    local.prepare();
+    let (guard, index) = handle::attached(key)?;
     recover_left(&guard, local, sp);
     // Again: another thread may have wanted this one's context and given it up while we waited for the lock.
     if let Some(inside) = local.find(key, sp) {
         return Ok(inside);
     }
     // A busy claim of the same handle: this is a signal handler that interrupted one of its operations. And a thread whose
-    // destructors have run can keep nothing.
+    // destructors have run can keep nothing. (`EXIT` is registered by now, which allocates.)
     let interrupted = local.claims().any(|claim| claim.key.load(Ordering::Relaxed) == key);
     let once = interrupted || EXIT.try_with(|_| ()).is_err();
     let spare = local.claims().filter(|_| !once).find(|claim| claim.is_spare());
@@ -290,9 +314,6 @@ fn enter_anew(key: u64, local: &Local, sp: usize) -> Result<Inside, Error> {
 
 /// Ends what this thread jumped out of, and what threads left that ended without a word (by the system call itself).
 fn recover_left(guard: &Guard, local: &Local, sp: usize) {
-    if !local.stack.get().is_known() {
-        local.stack.set(Stack::of_this_thread());
-    }
     let (me, tid) = (local.address(), process::thread_id());
     let is_left = |claim: &&Claim| {
         let (busy, thread) = (claim.busy.load(Ordering::Relaxed) & !ONCE, claim.thread.load(Ordering::Relaxed));
@@ -397,16 +418,21 @@ fn end(guard: &Guard, claim: &'static Claim) {
     guard.free_claim(claim);
 }
 
+/// To be called before the world's lock is taken for `retire_all`.
+pub(crate) fn prepare() {
+    LOCAL.with(Local::prepare);
+}
+
 /// How long closing waits for threads that are inside an operation.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Takes every thread's claim on a handle that no table names any more. False if a thread stays inside (it is
 /// stopped, or is the caller's own, interrupted by a signal handler): the attachment must then stay too. `sp` is the stack
 /// pointer of the function that closes.
-pub(crate) fn retire_all(world: &'static World, guard: Guard, index: usize, sp: usize) -> bool {
+pub(crate) fn retire_all(guard: Guard, index: usize, sp: usize) -> bool {
     LOCAL.with(|local| recover_left(&guard, local, sp));
     let of_handle = |c: &&Claim| c.holds.load(Ordering::Relaxed) == index as u32 + 1;
-    let claims = guard.claims();
+    let (world, claims) = (guard.world(), guard.claims());
     claims.iter().filter(of_handle).for_each(|claim| claim.key.store(0, Ordering::Relaxed));
     // Threads leave without the lock.
     drop(guard);

@@ -92,6 +92,9 @@ pub(crate) fn fence(base: usize, len: usize) {
         // A kernel before 4.17 takes the address for a wish.
         // SAFETY: it was mapped just now, and nobody knows of it.
         unsafe { libc::munmap(at, len) };
+    } else if io::Error::last_os_error().raw_os_error() != Some(libc::EEXIST) {
+        // Out of memory or of mappings: halves would get none either.
+        return;
     }
     // Something is there already: fence what is before and behind it.
     let half = (len / 2).next_multiple_of(PAGE);

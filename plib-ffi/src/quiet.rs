@@ -43,6 +43,8 @@ impl Quiet {
 }
 
 impl Drop for Quiet {
+    /// Signals last, for the same reason. A cancellation that waited and is asynchronous happens in the first line: that
+    /// thread ends with its signals blocked.
     fn drop(&mut self) {
         exchange_cancelling(self.cancelling);
         exchange_mask(self.signals);

@@ -59,10 +59,6 @@ impl Stack {
         Self { low: high - size.min(STACK_MAX), high }
     }
 
-    pub fn is_known(self) -> bool {
-        self.high != 0
-    }
-
     fn holds(self, place: usize) -> bool {
         (self.low..self.high).contains(&place)
     }
@@ -99,7 +95,7 @@ mod tests {
     #[test]
     fn only_lower_frames_of_the_same_stack_are_gone() {
         let (stack, here) = (Stack::of_this_thread(), pointer());
-        assert!(stack.is_known() && stack.holds(here) && !Stack::UNKNOWN.holds(here));
+        assert!(stack.holds(here) && !Stack::UNKNOWN.holds(here));
         assert!(stack.has_left(here, here) && stack.has_left(here - 4096, here));
         assert!(stack.has_left(here, here - FRAME_SLACK + 1) && !stack.has_left(here, here - FRAME_SLACK));
         let elsewhere = &raw const *Box::new(0) as usize;

@@ -4,6 +4,11 @@
 //! valid initial state. So a child starts with no attachment, no op context and an open lock, whatever its parent's
 //! threads were doing, and attaches on its first operation. No pid is compared and no system call is made to notice.
 //!
+//! Two locks guard it. Signal handlers may need the *world's lock*, and may have interrupted malloc: so whoever holds it neither
+//! allocates nor maps nor reads files. (But for a child that leaves its parent's world.) Opening, attaching, closing and
+//! fork do that, and take turns by the *opening lock*, which is taken first. What both guard changes under both, and holds
+//! still under either.
+//!
 //! A child of a signal handler's fork is special. When the handler returns, the child goes on in the middle of its *parent's*
 //! operation, with its parent's op context and perhaps a bucket's lock, and must not get anywhere with it. It dies
 //! of SIGSEGV, because it has neither the parent's mapping of the heap nor its world, and never gets another at the
@@ -31,6 +36,7 @@ const CLAIMS: usize = 1 << 16;
 #[repr(C)]
 pub(crate) struct World {
     lock: Lock,
+    opening: Lock,
     /// Whether this process made it, or took it over: false in a child that no handler of ours was run in (`_Fork`, `clone`).
     own: AtomicBool,
     claims_used: AtomicUsize,
@@ -42,7 +48,7 @@ pub(crate) struct World {
 /// Where the attachment of one handle is.
 #[repr(C)]
 pub(crate) struct Place {
-    /// The handle whose attachment is here; 0 for none. Changes under the lock.
+    /// The handle whose attachment is here; 0 for none. Changes under both locks.
     pub key: AtomicU64,
     attachment: UnsafeCell<MaybeUninit<Attachment>>,
 }
@@ -109,6 +115,24 @@ impl World {
         }
     }
 
+    /// Takes the opening lock of this process's world, which must not be done under the other one; None if no heap was ever
+    /// opened.
+    pub fn lock_opening() -> Option<Result<Opening, Error>> {
+        loop {
+            // Leaves a parent's world.
+            let world = match Self::lock_own()? {
+                Ok(guard) => guard.world,
+                Err(e) => return Some(Err(e)),
+            };
+            let Some(quiet) = world.opening.acquire() else { return Some(Err(Error::Interrupted)) };
+            let opening = Opening { world, _quiet: quiet };
+            // A handler may have forked meanwhile, and its child left this world.
+            if std::ptr::eq(world, Self::get()?) {
+                return Some(Ok(opening));
+            }
+        }
+    }
+
     /// Takes the lock; None if this very thread holds it already (a signal handler interrupted its holder).
     pub fn lock(&'static self) -> Option<Guard> {
         self.lock.acquire().map(|quiet| Guard { world: self, _quiet: quiet })
@@ -120,6 +144,26 @@ impl World {
     }
 }
 
+/// Proof that the opening lock is held, by a thread that nothing takes away from it.
+pub(crate) struct Opening {
+    world: &'static World,
+    // Ends after the lock is released.
+    _quiet: Quiet,
+}
+
+impl Opening {
+    /// Takes the world's lock too.
+    pub fn lock(&self) -> Result<Guard, Error> {
+        self.world.lock().ok_or(Error::Interrupted)
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        self.world.opening.release();
+    }
+}
+
 /// Proof that the world's lock is held, by a thread that nothing takes away from it.
 pub(crate) struct Guard {
     world: &'static World,
@@ -128,6 +172,11 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
+    /// Whose lock it is.
+    pub fn world(&self) -> &'static World {
+        self.world
+    }
+
     /// The claims that were ever used in this process.
     pub fn claims(&self) -> &'static [Claim] {
         &self.world.claims[..self.world.claims_used.load(Ordering::Relaxed)]
@@ -163,7 +212,7 @@ impl Guard {
     }
 
     /// Fills a handle's place.
-    pub fn put_attachment(&self, index: usize, key: u64, attachment: Attachment) {
+    pub fn put_attachment(&self, _: &Opening, index: usize, key: u64, attachment: Attachment) {
         let place = self.world.place(index);
         // SAFETY: under the lock; the place is empty, and references to it are made only by holders of the lock.
         unsafe { (*place.attachment.get()).write(attachment) };
@@ -171,7 +220,7 @@ impl Guard {
     }
 
     /// Empties a handle's place.
-    pub fn take_attachment(&self, index: usize, key: u64) -> Option<Attachment> {
+    pub fn take_attachment(&self, _: &Opening, index: usize, key: u64) -> Option<Attachment> {
         let place = self.world.place(index);
         if place.key.load(Ordering::Relaxed) != key {
             return None;
@@ -188,7 +237,7 @@ impl Drop for Guard {
     }
 }
 
-/// A lock for rare and short work: opening, closing, a thread's first operation. Whoever holds it is [`Quiet`]: no handler can
+/// A lock for rare work: opening, closing, a thread's first operation. Whoever holds it is [`Quiet`]: no handler can
 /// jump away with it or wait for the thread that it interrupted. It holds its owner's thread id all the same: a handler of a
 /// fault (SIGSEGV, SIGBUS) may come through.
 #[repr(C)]
@@ -226,12 +275,12 @@ impl Lock {
 /// Whether the handlers below were given to libc.
 static HANDLES_FORK: AtomicBool = AtomicBool::new(false);
 
-/// The thread whose fork is under way and holds the lock (as pthread_self, which its child has too); 0 for none.
+/// The thread whose fork is under way and holds the opening lock (as pthread_self, which its child has too); 0 for none.
 static FORKING: AtomicUsize = AtomicUsize::new(0);
 /// What that fork holds, and whether its thread is inside an operation.
 static FORK: ForkCell = ForkCell(UnsafeCell::new(None));
 
-struct ForkCell(UnsafeCell<Option<(Guard, bool)>>);
+struct ForkCell(UnsafeCell<Option<(Opening, bool)>>);
 
 // SAFETY: used by the thread that `FORKING` names, or was set by while it held the lock, and by its child's only thread.
 unsafe impl Sync for ForkCell {}
@@ -242,7 +291,7 @@ fn this_thread() -> usize {
 }
 
 /// What this thread's (or its parent's) fork took.
-fn end_of_fork() -> Option<(Guard, bool)> {
+fn end_of_fork() -> Option<(Opening, bool)> {
     (FORKING.load(Ordering::Relaxed) == this_thread()).then(|| {
         FORKING.store(0, Ordering::Relaxed);
         // SAFETY: `FORKING` named this thread, so nobody else looks, and the lock is still held.
@@ -251,14 +300,14 @@ fn end_of_fork() -> Option<(Guard, bool)> {
 }
 
 /// fork waits until no thread is attaching: else the child would inherit the descriptor or mapping that keeps its
-/// parent's lock byte, and the parent would look alive when it is dead.
+/// parent's lock byte, and the parent would look alive when it is dead. It does not keep the world's lock, which the child
+/// finds open anyway: fork waits for malloc's locks next.
 extern "C" fn before_fork() {
-    if let Some(guard) = World::get().and_then(World::lock) {
-        let inside = claim::is_inside(&guard);
-        // SAFETY: whoever holds the lock has the cell to himself.
-        unsafe { *FORK.0.get() = Some((guard, inside)) };
-        FORKING.store(this_thread(), Ordering::Relaxed);
-    }
+    let Some(Ok(opening)) = World::lock_opening() else { return };
+    let Ok(inside) = opening.lock().map(|guard| claim::is_inside(&guard)) else { return };
+    // SAFETY: whoever holds the opening lock has the cell to himself.
+    unsafe { *FORK.0.get() = Some((opening, inside)) };
+    FORKING.store(this_thread(), Ordering::Relaxed);
 }
 
 extern "C" fn after_fork_in_parent() {
@@ -266,15 +315,15 @@ extern "C" fn after_fork_in_parent() {
 }
 
 extern "C" fn after_fork_in_child() {
-    let Some((guard, inside)) = end_of_fork() else { return };
+    let Some((opening, inside)) = end_of_fork() else { return };
     if inside {
         leave_parents_world();
     } else {
         handle::forget_mappings();
-        guard.world.own.store(true, Ordering::Relaxed);
+        opening.world.own.store(true, Ordering::Relaxed);
     }
     // Its lock was wiped and is open; releasing it changes nothing.
-    drop(guard);
+    drop(opening);
 }
 
 /// Leaves a world that a parent made, in whose operation this thread may still be, and begins one of its own. The old one stays

@@ -141,6 +141,11 @@ fn signal_handlers_may_use_the_cache() {
 }
 
 #[test]
+fn nobody_waits_for_who_allocates_or_maps() {
+    Program::compile("short_lock").run_and_report();
+}
+
+#[test]
 fn a_handler_may_jump_out_of_a_call_at_every_instruction() {
     interrupted("jump_out");
 }

@@ -5,7 +5,7 @@ use crate::quiet::Quiet;
 use plib_core::Status;
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::ffi::{CString, c_char};
-use std::mem::{ManuallyDrop, MaybeUninit};
+use std::mem::MaybeUninit;
 use std::sync::atomic::{Ordering, compiler_fence};
 
 /// What a function answers. Any but PLIB_OK means that nothing was changed or written, unless said otherwise.
@@ -98,55 +98,43 @@ thread_local! {
     static LAST: Cell<u32> = const { Cell::new(0) };
     /// The failure itself, if it owns no memory: words are made of it only when they are asked for, so that failing is
     /// cheap, and allowed in a signal handler.
-    static PLAIN: PlainError = const { PlainError { writes: Cell::new(0), error: UnsafeCell::new(MaybeUninit::uninit()) } };
+    static PLAIN: PlainError = const { PlainError { taken: Cell::new(false), error: UnsafeCell::new(MaybeUninit::uninit()) } };
     /// The words for any other, or for the one that was asked about.
     static WORDS: RefCell<Option<CString>> = const { RefCell::new(None) };
 }
 
-/// An error that has nothing to drop. A signal handler may fail while it is written or copied, or jump out of that for good.
+/// An error that has nothing to drop. A signal handler may fail while it is written, or jump out of that for good.
 struct PlainError {
-    /// How often writing it began.
-    writes: Cell<u64>,
+    /// Whether a frame of this thread is writing it, or was when it was jumped out of.
+    taken: Cell<bool>,
     error: UnsafeCell<MaybeUninit<Error>>,
 }
 
 impl PlainError {
-    /// Writes it, until no handler came between.
-    fn put(&self, error: Error) {
-        let error = ManuallyDrop::new(error);
-        self.undisturbed(|| {
-            self.writes.set(self.writes.get().wrapping_add(1));
-            // The count is seen by a handler before anything of the error.
-            compiler_fence(Ordering::SeqCst);
-            let count = self.writes.get();
-            // SAFETY: this thread's own; handlers that write it meanwhile are noticed. `error` owns nothing and is not used again.
-            unsafe { std::ptr::copy_nonoverlapping((&raw const error).cast(), self.error.get(), 1) };
-            count
-        });
-    }
-
-    /// A copy.
-    fn get(&self) -> ManuallyDrop<MaybeUninit<Error>> {
-        let mut copy = ManuallyDrop::new(MaybeUninit::uninit());
-        self.undisturbed(|| {
-            let count = self.writes.get();
-            compiler_fence(Ordering::SeqCst);
-            // SAFETY: this thread's own, copied as bytes.
-            unsafe { std::ptr::copy_nonoverlapping(self.error.get(), &raw mut *copy, 1) };
-            count
-        });
-        copy
-    }
-
-    /// Repeats some work, which tells the count that it began with, until nothing was written during it.
-    fn undisturbed(&self, mut work: impl FnMut() -> u64) {
-        loop {
-            let count = work();
-            compiler_fence(Ordering::SeqCst);
-            if self.writes.get() == count {
-                return;
-            }
+    /// Writes it and has `LAST` vouch for it: `IN_PLAIN` is there only while the error is whole. A handler that interrupts this
+    /// leaves it alone. So does whoever comes after a jump out of it, until somebody asks.
+    fn put(&self, status: plib_status_t, error: Error) {
+        if self.taken.replace(true) {
+            last(status, 0);
+            return;
         }
+        // Each of these is seen by a handler before the next, and by whoever runs after a jump out of here.
+        compiler_fence(Ordering::SeqCst);
+        last(status, 0);
+        compiler_fence(Ordering::SeqCst);
+        // SAFETY: this thread's own, and no other frame of it writes. What was there owns nothing.
+        unsafe { (*self.error.get()).write(error) };
+        compiler_fence(Ordering::SeqCst);
+        last(status, IN_PLAIN);
+        compiler_fence(Ordering::SeqCst);
+        self.taken.set(false);
+    }
+
+    /// The error that `LAST` vouches for. Handlers are kept away, and the caller is none: so nobody is writing it.
+    fn get(&self, _: &Quiet) -> Option<&Error> {
+        self.taken.set(false);
+        // SAFETY: `IN_PLAIN` says that the whole error was written, and nobody writes while the thread is quiet.
+        (LAST.get() & IN_PLAIN != 0).then(|| unsafe { (*self.error.get()).assume_init_ref() })
     }
 }
 
@@ -177,16 +165,15 @@ fn last(status: plib_status_t, place: u32) -> plib_status_t {
 fn fail_in_detail(error: Error) -> plib_status_t {
     let status = plib_status_t::of(error.status());
     if error.owns_memory() {
-        keep_words(&error);
+        keep_words(&Quiet::begin(), &error);
         return last(status, IN_WORDS);
     }
-    PLAIN.with(|plain| plain.put(error));
-    last(status, IN_PLAIN)
+    PLAIN.with(|plain| plain.put(status, error));
+    status
 }
 
-fn keep_words(error: &Error) {
-    // A jump away would lose memory and leave the words locked; ending the thread would unwind the standard library.
-    let _quiet = Quiet::begin();
+/// Makes the words. A jump away would lose memory and leave them locked; ending the thread would unwind the standard library.
+fn keep_words(_: &Quiet, error: &Error) {
     let words = CString::new(error.to_string().replace('\0', "\\0")).ok();
     // A thread that is ending has no place for words any more.
     let _ = WORDS.try_with(|kept| kept.try_borrow_mut().map(|mut kept| *kept = words));
@@ -203,13 +190,10 @@ pub extern "C" fn plib_strerror(status: StatusNumber) -> *const c_char {
 /// fails or asks; "" before the first failure. Successful calls do not change it. Not for signal handlers.
 #[unsafe(no_mangle)]
 pub extern "C" fn plib_last_error_message() -> *const c_char {
+    let quiet = Quiet::begin();
     let last = LAST.get();
     let status = last & !(IN_PLAIN | IN_WORDS);
-    if last & IN_PLAIN != 0 {
-        let error = PLAIN.with(PlainError::get);
-        // SAFETY: `IN_PLAIN` says that an error was written.
-        keep_words(unsafe { error.assume_init_ref() });
-    }
+    PLAIN.with(|plain| plain.get(&quiet).into_iter().for_each(|error| keep_words(&quiet, error)));
     let words = || WORDS.try_with(|kept| kept.try_borrow().ok()?.as_ref().map(|words| words.as_ptr())).ok().flatten();
     match last {
         0 => c"".as_ptr(),

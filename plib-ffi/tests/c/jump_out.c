@@ -68,6 +68,53 @@ static void deeper_calls_are_safe(void) {
   }
 }
 
+// Calls that fail, with words of different kinds: of numbers, and of a text elsewhere.
+static plib_status_t fail_small(void) {
+  char byte;
+  size_t len;
+  return plib_get(cache, "same", 4, &byte, 1, &len, NULL);
+}
+static plib_status_t fail_invalid(void) { return plib_set(cache, "same", 4, NULL, 7, 0, 0, NULL); }
+static plib_status_t fail_key(void) { return plib_delete(cache, "", 0); }
+
+static const struct { plib_status_t (*call)(void); plib_status_t status; } failing[] = {
+    {fail_small, PLIB_E_TOO_SMALL}, {fail_invalid, PLIB_E_INVALID}, {fail_key, PLIB_E_KEY}};
+enum { FAILING = sizeof failing / sizeof *failing };
+static char words[FAILING][256];
+
+// What is asked for after a jump out of b, when a had failed before it: a's words, b's, or those of b's status.
+static void words_after_jump(int a, int b, long n) {
+  const operation_t op = {.name = "failing", .call = failing[b].call};
+  for (int i = 0; i < 2; i++) IS(failing[a].status, failing[a].call());
+  if (!left_at(&op, n)) return;
+  const char *said = plib_last_error_message();
+  int sane = !strcmp(said, words[a]) || !strcmp(said, words[b]) || !strcmp(said, plib_strerror(failing[b].status)) ||
+             !strcmp(said, plib_strerror(failing[a].status));
+  if (!sane) fprintf(stderr, "behind instruction %ld of %d after %d: %.200s\n", n, b, a, said);
+  CHECK(sane);
+  // Once asked, all is as before.
+  IS(failing[a].status, failing[a].call());
+  CHECK(strcmp(plib_last_error_message(), words[a]) == 0);
+}
+
+static void words_stay_whole(void) {
+  long jumps = 0;
+  IS(PLIB_OK, set(cache, "same", "large enough"));
+  for (int i = 0; i < FAILING; i++) {
+    IS(failing[i].status, failing[i].call());
+    snprintf(words[i], sizeof words[i], "%s", plib_last_error_message());
+    CHECK(strcmp(words[i], plib_strerror(failing[i].status)) != 0);
+  }
+  for (int a = 0; a < FAILING; a++)
+    for (int b = 0; b < FAILING; b++) {
+      IS(failing[b].status, interrupted_at(0, failing[b].call));
+      long length = stepped;
+      for (long n = 1; a != b && n <= length; n++, jumps++) words_after_jump(a, b, n);
+    }
+  fprintf(stderr, "    left failing calls behind %ld instructions\n", jumps);
+  CHECK(jumps > 500);
+}
+
 int main(int argc, char **argv) {
   (void)argc;
   cache = create(argv[1]);
@@ -84,6 +131,7 @@ int main(int argc, char **argv) {
   CHECK(old_values > 100 && new_values > 20);
   any_call_recovers();
   deeper_calls_are_safe();
+  words_stay_whole();
   // Nothing was left behind: this thread's context and the peer's.
   CHECK(stat_of("contexts") <= 3);
   plib_close(cache);
