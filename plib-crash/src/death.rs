@@ -62,9 +62,6 @@ pub struct Counted {
     pub between: u64,
 }
 
-/// Looks at the heap on the way through an operation, to find the states in which it can leave it.
-const LOOKS: usize = 3000;
-
 fn text(e: impl std::fmt::Display) -> String {
     e.to_string()
 }
@@ -158,22 +155,24 @@ impl<'s> Deaths<'s> {
         Ok(child)
     }
 
-    /// The operation's way. `states` gets numbers of instructions after which the heap is not what it was.
-    pub fn route(&mut self, states: Option<&mut Vec<usize>>) -> Result<Route, String> {
-        let route = Route::record(&mut self.fresh()?).map_err(text)?;
-        if let Some(states) = states {
-            let mut child = self.fresh()?;
-            self.image.changed();
-            // A look at the whole heap takes as long as a hundred steps: of long operations not every state is needed.
-            let looks = route.len().div_ceil(LOOKS);
-            for n in 1..=route.len() {
-                child.step().map_err(text)?;
-                if !route.is_round(n) && n % looks == 0 && self.image.changed() {
-                    states.push(n);
-                }
+    /// The operation's way.
+    pub fn route(&mut self) -> Result<Route, String> {
+        Route::record(&mut self.fresh()?).map_err(text)
+    }
+
+    /// Numbers of instructions after which the heap is not what it was at the last look; it is looked at after every
+    /// `every`-th instruction.
+    pub fn states(&mut self, route: &Route, every: usize) -> Result<Vec<usize>, String> {
+        let mut states = Vec::new();
+        let mut child = self.fresh()?;
+        self.image.changed();
+        for n in 1..=route.len() {
+            child.step().map_err(text)?;
+            if !route.is_round(n) && n % every == 0 && self.image.changed() {
+                states.push(n);
             }
         }
-        Ok(route)
+        Ok(states)
     }
 
     /// Which instructions to kill after: all, but of a copy's rounds only some; or every `every`-th of those.
@@ -335,7 +334,7 @@ pub fn kill_all(
     orders: &[Order],
     mut tell: impl FnMut(u64, u64),
 ) -> Result<Tally, String> {
-    let route = deaths.route(None)?;
+    let route = deaths.route()?;
     deaths.is_what_it_says(&route)?;
     let mut tally = Tally { instructions: route.len(), ..Tally::default() };
     let plan = Deaths::plan(&route, every);

@@ -40,20 +40,23 @@ pub fn stop_all(
     mut tell: impl FnMut(u64, u64),
 ) -> Result<(Tally, Stopped), String> {
     let mut deaths = Deaths::new(scenario, folder)?;
-    let route = deaths.route(None)?;
+    let route = deaths.route()?;
     let (old, new) = (deaths.untouched()?, deaths.completed()?);
     let mut tally = Tally { instructions: route.len(), ..Tally::default() };
     let mut stopped = Stopped::default();
     let plan = Deaths::plan(&route, every);
-    let mut waited = false;
+    let states = deaths.states(&route, 1)?;
+    let (mut waited, mut from) = (false, 0);
     for n in &plan {
+        // Writers that were told BUSY beside the very same heap, byte by byte, need not wait for it once more.
+        let same = states.partition_point(|s| s <= n) == states.partition_point(|s| *s <= from);
+        from = *n;
         let mut tries = 0;
         loop {
             let (mut child, straight) = deaths.bring(Some((&route, *n)))?;
             tally.strayed += u64::from(!straight);
             child.freeze().map_err(|e| e.to_string())?;
-            // Writers that were told BUSY beside the very same heap, byte by byte, need not wait for it once more.
-            let write = deaths.image.changed() || !waited || tries > 0;
+            let write = !same || !waited || tries > 0;
             let busy = stopped.busy;
             let large = scenario.large && tally.points.is_multiple_of(LARGE_EACH);
             let beside = beside(&deaths.stage, (&old, &new), write, large, &mut stopped);

@@ -185,7 +185,7 @@ impl Run {
         let mut counts = Vec::new();
         for unit in self.units()?.iter().filter(|unit| unit.deed == Deed::Kill) {
             let folder = scratch()?;
-            let route = Deaths::new(unit.scenario, folder.path())?.route(None)?;
+            let route = Deaths::new(unit.scenario, folder.path())?.route()?;
             let rounds = (0..route.len()).filter(|n| route.is_round(*n)).count();
             counts.push((unit.scenario.name, route.len() - rounds));
         }

@@ -636,9 +636,10 @@ plib_status_t plib_check(plib_t *cache,
                          plib_check_t *out);
 
 // Recovers what dead processes and threads held, and looks for owners that are frozen in the middle of an operation: stopped,
-// in a frozen control group, under a debugger, stuck. It takes as long as the patience only if there are such. By the
-// options they are reported, or their processes killed; PLIB_OK either way. `options` (NULL: report), `fn` and `out` may be
-// NULL. Not for signal handlers.
+// in a frozen control group, under a debugger, stuck. It takes as long as the patience only if somebody stands still from its
+// first look on. By the options they are reported, or their processes killed; PLIB_OK either way. A client names its process
+// itself: one that lies can have another killed that has the heap mapped for writing. `options` (NULL: report), `fn` and
+// `out` may be NULL. Not for signal handlers.
 //
 // Requires:
 // `options` is NULL or as large as its `size` says, `fn` does not let an exception or longjmp out; `out` is NULL or as large

@@ -2,10 +2,16 @@
 //!
 //! A pid alone is not enough: it is given again, and in another pid namespace it is somebody else's. So a process is
 //! taken for a client only if its own number for itself, its pid namespace and its start time are the recorded ones and
-//! it has the heap's file mapped. It is held by a descriptor of its directory in /proc before any of that is looked at:
+//! it has the heap's file mapped as clients do. It is held by a descriptor of its directory in /proc before any of that is looked at:
 //! what is read through the descriptor, and a signal that is sent through it, goes to that process or, once it has
 //! ended, to nobody.
+//!
+//! What is recorded was written by the client itself. One that lies can name another client, but nobody who has not the heap
+//! mapped for writing.
 
+use crate::claim::enter;
+use crate::error::Error;
+use plib_core::Holding;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -38,6 +44,8 @@ impl MappedFile {
 /// A line of maps, proc(5): `start-end permissions offset device inode path`.
 struct Map<'a> {
     range: std::ops::Range<usize>,
+    /// Whether it is readable, writable and shared, and from the file's beginning: a client's mapping of a heap.
+    is_clients: bool,
     /// `device inode`.
     file: &'a str,
 }
@@ -47,10 +55,12 @@ impl<'a> Map<'a> {
         let mut words = line.splitn(4, ' ');
         let (start, end) = words.next()?.split_once('-')?;
         let number = |text| usize::from_str_radix(text, 16).ok();
-        let rest = words.nth(2)?;
+        let (permissions, offset) = (words.next()?, number(words.next()?)?);
+        let rest = words.next()?;
         let device = rest.find(' ')? + 1;
         let inode = rest[device..].find(' ').map_or(rest.len(), |len| device + len);
-        Some(Self { range: number(start)?..number(end)?, file: &rest[..inode] })
+        let is_clients = permissions == "rw-s" && offset == 0;
+        Some(Self { range: number(start)?..number(end)?, is_clients, file: &rest[..inode] })
     }
 }
 
@@ -103,8 +113,19 @@ impl OtherProcess {
         same(innermost_id(&self.read("status")?) == Some(wanted.pid))?;
         same(Stat::parse(&self.read("stat")?).is_some_and(|stat| stat.start_time == wanted.start_time))?;
         same(fs::metadata(self.path("ns/pid"))?.ino() == wanted.pid_namespace)?;
-        let maps = self.read("maps")?;
-        same(maps.lines().filter_map(Map::parse).any(|map| map.file == wanted.file.0))
+        let maps = self.maps()?;
+        same(maps.lines().filter_map(Map::parse).any(|map| map.is_clients && map.file == wanted.file.0))
+    }
+
+    /// Its mappings. All threads share them, and the first thread has none any more if it ended before the others.
+    fn maps(&self) -> io::Result<String> {
+        let of_first = self.read("maps");
+        if of_first.as_ref().is_ok_and(|maps| !maps.is_empty()) {
+            return of_first;
+        }
+        let tasks = self.path("task");
+        let of_tasks = numbers_in(&tasks).map(|number| self.read(&format!("task/{number}/maps")));
+        of_tasks.flatten().find(|maps| !maps.is_empty()).map_or(of_first, Ok)
     }
 
     fn path(&self, name: &str) -> String {
@@ -163,6 +184,51 @@ impl OtherProcess {
     }
 }
 
+/// Finds the processes of owners. Of owners in their order, each process is looked for once.
+pub(crate) struct Lookup {
+    key: u64,
+    /// The heap's file, once it was asked for.
+    file: Option<MappedFile>,
+    /// The last answer.
+    last: Option<(Identity, io::Result<OtherProcess>)>,
+}
+
+/// What a client's slot says of its process: pid, start time and pid namespace.
+pub(crate) type Identity = (u32, u64, u64);
+
+impl Lookup {
+    /// For the handle `key`.
+    pub fn new(key: u64) -> Self {
+        Self { key, file: None, last: None }
+    }
+
+    /// What owners are to be sorted by.
+    pub fn order(holding: &Holding) -> Identity {
+        (holding.pid, holding.start_time, holding.pid_namespace)
+    }
+
+    /// The process that an owner belongs to, as it says.
+    pub fn process_of(&mut self, holding: &Holding) -> Result<&OtherProcess, &io::Error> {
+        let identity = Self::order(holding);
+        let found = match self.last.take().filter(|(last, _)| *last == identity) {
+            Some((_, found)) => found,
+            None => self.find(holding),
+        };
+        self.last.insert((identity, found)).1.as_ref()
+    }
+
+    fn find(&mut self, holding: &Holding) -> io::Result<OtherProcess> {
+        if self.file.is_none() {
+            // Mapped for as long as the operation lasts.
+            let inside = enter(self.key).map_err(|refused| io::Error::other(Error::from(refused)))?;
+            self.file = Some(MappedFile::at(inside.base())?);
+        }
+        let file = self.file.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        let Holding { pid, start_time, pid_namespace, .. } = *holding;
+        OtherProcess::find(&Wanted { pid, start_time, pid_namespace, file })
+    }
+}
+
 /// The names in a folder that are numbers.
 fn numbers_in(folder: &str) -> impl Iterator<Item = u32> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
@@ -206,6 +272,10 @@ mod tests {
         let map =
             Map::parse("7f0000000000-7f0001000000 rw-s 00000000 00:19 1234                /dev/shm/plib/a b").unwrap();
         assert_eq!((map.range, map.file), (0x7f00_0000_0000..0x7f00_0100_0000, "00:19 1234"));
+        assert!(map.is_clients);
+        for other in ["r--s 00000000", "rw-p 00000000", "rw-s 00001000", "---s 00000000", "rwxs 00000000"] {
+            assert!(!Map::parse(&format!("1000-2000 {other} 00:19 1234 /a")).unwrap().is_clients, "{other}");
+        }
         assert_eq!(Map::parse("00400000-00401000 r--p 00000000 00:00 0").unwrap().file, "00:00 0");
         let stat = "7 (a ) b) T 1 2 3 4 5 6 7 8 9 10 300 21 13 14 15 16 17 18 4711 20";
         let stat = Stat::parse(stat).unwrap();
@@ -223,20 +293,35 @@ mod tests {
         }
     }
 
+    /// A file of one page, mapped as a heap is.
+    fn mapped(prot: i32, flags: i32) -> (tempfile::NamedTempFile, MappedFile) {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        file.as_file().set_len(4096).expect("a page");
+        // SAFETY: a new mapping of a file of ours, which nobody touches and which stays.
+        let at = unsafe { libc::mmap(std::ptr::null_mut(), 4096, prot, flags, file.as_raw_fd(), 0) };
+        assert_ne!(at, libc::MAP_FAILED);
+        (file, MappedFile::at(at as usize).expect("mapped"))
+    }
+
     #[test]
     fn a_process_is_found_only_if_all_is_as_recorded() {
-        // This program's own code is a file that it has mapped, and that another test process may have, too.
-        let file = MappedFile::at(lines_of_proc_are_read as fn() as usize).expect("mapped");
+        let both = libc::PROT_READ | libc::PROT_WRITE;
+        let (_kept, file) = mapped(both, libc::MAP_SHARED);
         let found = OtherProcess::find(&me(&file)).expect("this process");
         assert!(found.is_this() && found.pid() == std::process::id() && found.uid().is_some());
         assert!(found.activity(Some(crate::process::thread_id())).is_some_and(|a| a.state == 'R'));
         assert!(found.activity(Some(1)).is_none());
         let other = MappedFile("00:00 77".into());
+        // One who looks at the heap's file, or has a copy of it in memory, is no client.
+        let (_kept, read_only) = mapped(libc::PROT_READ, libc::MAP_SHARED);
+        let (_kept, private) = mapped(both, libc::MAP_PRIVATE);
         let wrong = [
             Wanted { pid: me(&file).pid + 1, ..me(&file) },
             Wanted { start_time: me(&file).start_time + 1, ..me(&file) },
             Wanted { pid_namespace: me(&file).pid_namespace + 1, ..me(&file) },
             Wanted { file: &other, ..me(&file) },
+            Wanted { file: &read_only, ..me(&file) },
+            Wanted { file: &private, ..me(&file) },
             Wanted { pid: 0, ..me(&file) },
             Wanted { pid: 1, ..me(&file) },
             Wanted { pid_namespace: 0, ..me(&file) },

@@ -3,10 +3,12 @@
 //! Nothing here runs by itself. Whoever has the permission calls it: a supervisor, `plib sweep`, a program's own timer.
 
 use crate::cache::Cache;
-use crate::claim::{Inside, enter};
+use crate::claim::{Refused, enter};
 use crate::error::Error;
+use crate::other_process::{Identity, Lookup};
 use crate::process;
-use crate::watch::{Still, Watch, process_of};
+use crate::quiet::Quiet;
+use crate::watch::{Still, Watch};
 use plib_core::Holding;
 use std::io;
 use std::time::{Duration, Instant};
@@ -163,7 +165,8 @@ impl Sweeper {
         Self { policy, watch, recovered: 0 }
     }
 
-    /// Recovers the dead and looks at the living once. None while an owner has not been watched for long enough; then the
+    /// Recovers the dead and looks at the living once. None while one who stood still at the first look of this sweep has not
+    /// been watched for long enough; then the
     /// next step is due after [`Sweeper::pause`]. A sweeper that goes on after a report remembers who was frozen.
     ///
     /// # Errors
@@ -178,24 +181,21 @@ impl Sweeper {
     }
 
     fn step_on(&mut self, key: u64) -> Result<Option<SweepReport>, Error> {
-        let mut inside = enter(key)?;
-        self.recovered += inside.session().reap();
-        self.watch.look(&inside);
-        drop(inside);
+        // It allocates and reads files, and holds processes by descriptors.
+        let _quiet = Quiet::begin();
+        self.recovered += enter(key)?.session().reap();
+        self.watch.look(key)?;
         if self.watch.is_undecided() {
             return Ok(None);
         }
-        let mut frozen: Vec<FrozenOwner> = Vec::new();
-        for still in self.watch.frozen() {
-            let killed = frozen.iter().any(|f| f.slot == still.holding.slot && f.fate == Fate::Killed);
-            let mut owner = describe(still, &enter(key)?);
-            if self.policy.kill {
-                owner.fate = if killed { Fate::Killed } else { kill(key, &still.holding, self.policy.wait)? };
-            }
-            frozen.push(owner);
-        }
-        if frozen.iter().any(|owner| owner.fate.is_over()) {
-            self.recovered += enter(key)?.session().reap();
+        let mut visit = Visit::new(key, &self.policy);
+        let frozen: Vec<FrozenOwner> = self.watch.frozen().map(|still| visit.owner(still)).collect();
+        self.watch.end_sweep();
+        // If this is refused, others recover them; what was done is told in any case.
+        if frozen.iter().any(|owner| owner.fate.is_over())
+            && let Ok(mut inside) = enter(key)
+        {
+            self.recovered += inside.session().reap();
         }
         let readers = self.watch.readers() as u32;
         Ok(Some(SweepReport { recovered: std::mem::take(&mut self.recovered), frozen, readers }))
@@ -209,13 +209,13 @@ pub(crate) fn sweep(key: u64, policy: &SweepPolicy) -> Result<SweepReport, Error
         if let Some(report) = sweeper.step_on(key)? {
             return Ok(report);
         }
-        std::thread::sleep(sweeper.pause());
+        process::pause(sweeper.pause());
     }
 }
 
-fn describe(still: &Still, inside: &Inside) -> FrozenOwner {
+fn describe(still: &Still, lookup: &mut Lookup) -> FrozenOwner {
     let holding = &still.holding;
-    let process = process_of(holding, inside).ok().and_then(|process| {
+    let process = lookup.process_of(holding).ok().and_then(|process| {
         let state = process.activity(holding.thread)?.state;
         Some(ProcessInfo { pid: process.pid(), name: process.name(), uid: process.uid()?, state })
     });
@@ -234,53 +234,108 @@ fn describe(still: &Still, inside: &Inside) -> FrozenOwner {
     }
 }
 
-/// Kills the process of a frozen owner and waits until it is gone.
-fn kill(key: u64, holding: &Holding, wait: Duration) -> Result<Fate, Error> {
-    let inside = enter(key)?;
-    if holding.slot == inside.client().slot() {
-        return Ok(Fate::ThisProcess);
+/// What is done about the frozen owners at the end of a sweep.
+struct Visit<'a> {
+    key: u64,
+    policy: &'a SweepPolicy,
+    lookup: Lookup,
+    /// What became of clients as a whole, by slot.
+    fates: Vec<(u32, Fate)>,
+    /// The last process that was killed, and until when it is waited for: once, however many owners name it.
+    waited: Option<(Identity, Instant)>,
+}
+
+impl<'a> Visit<'a> {
+    fn new(key: u64, policy: &'a SweepPolicy) -> Self {
+        Self { key, policy, lookup: Lookup::new(key), fates: Vec::new(), waited: None }
     }
-    let found = process_of(holding, &inside);
-    // Looked at again now that the process is held: what follows is only for one that still stands where it stood.
-    if inside.client().holding(holding.context).as_ref() != Some(holding) {
-        return Ok(if inside.client().is_gone(holding) { Fate::Gone } else { Fate::Resumed });
+
+    fn owner(&mut self, still: &Still) -> FrozenOwner {
+        let mut owner = describe(still, &mut self.lookup);
+        if self.policy.kill {
+            let known = self.fates.iter().find(|(slot, _)| *slot == owner.slot).map(|(_, fate)| *fate);
+            owner.fate = known.unwrap_or_else(|| self.kill(still));
+            // These two are said of a thread; another of its process may stand still for good.
+            if known.is_none() && !matches!(owner.fate, Fate::Gone | Fate::Resumed) {
+                self.fates.push((owner.slot, owner.fate));
+            }
+        }
+        owner
     }
-    let killed = match found {
-        // The same process may have opened the heap twice.
-        Ok(process) if process.is_this() => return Ok(Fate::ThisProcess),
-        Ok(process) if process.pid() == 1 => return Ok(Fate::Init),
-        Ok(process) => process.kill(),
-        Err(e) => Err(e),
-    };
-    drop(inside);
-    match killed {
-        // EINVAL: it can be seen in this /proc, but is in no pid namespace of ours or below.
-        Err(e) if e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(libc::EINVAL) => Ok(Fate::NotFound),
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(Fate::PermissionDenied),
-        Err(e) if e.raw_os_error() != Some(libc::ESRCH) => Ok(Fate::Failed(e.raw_os_error().unwrap_or(libc::EIO))),
-        // One that ended meanwhile is waited for like one that was killed.
-        _ => Ok(if is_gone_within(key, holding, wait)? { Fate::Killed } else { Fate::Lingers }),
+
+    /// Kills the process of a frozen owner and waits until it is gone.
+    fn kill(&mut self, still: &Still) -> Fate {
+        match self.send_kill(still) {
+            Ok(Some(fate)) => fate,
+            Ok(None) => self.wait_for(&still.holding),
+            // One that ended meanwhile is waited for like one that was killed.
+            Err(e) if e.raw_os_error() == Some(libc::ESRCH) => self.wait_for(&still.holding),
+            // EINVAL: it can be seen in this /proc, but is in no pid namespace of ours or below.
+            Err(e) if e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(libc::EINVAL) => Fate::NotFound,
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Fate::PermissionDenied,
+            Err(e) => Fate::Failed(e.raw_os_error().unwrap_or(libc::EIO)),
+        }
+    }
+
+    /// None if the signal was sent.
+    fn send_kill(&mut self, still: &Still) -> io::Result<Option<Fate>> {
+        let holding = &still.holding;
+        let found = self.lookup.process_of(holding);
+        let inside = enter(self.key).map_err(number_of)?;
+        if holding.slot == inside.client().slot() {
+            return Ok(Some(Fate::ThisProcess));
+        }
+        // Looked at again now that the process is held: what follows is only for one that still stands where it stood.
+        if inside.client().holding(holding.context).as_ref() != Some(holding) {
+            return Ok(Some(if inside.client().is_gone(holding) { Fate::Gone } else { Fate::Resumed }));
+        }
+        drop(inside);
+        match found {
+            // The same process may have opened the heap twice.
+            Ok(process) if process.is_this() => Ok(Some(Fate::ThisProcess)),
+            Ok(process) if process.pid() == 1 => Ok(Some(Fate::Init)),
+            // It was woken just now, and only has to get a processor.
+            Ok(process) if still.goes_on(process.activity(holding.thread)) => Ok(Some(Fate::Resumed)),
+            Ok(process) => process.kill().map(|()| None),
+            Err(e) => Err(e.raw_os_error().map_or_else(|| e.kind().into(), io::Error::from_raw_os_error)),
+        }
+    }
+
+    /// Waits until the kernel says that the owner's address space is gone.
+    fn wait_for(&mut self, holding: &Holding) -> Fate {
+        let identity = Lookup::order(holding);
+        let begun = self.waited.filter(|(last, _)| *last == identity);
+        let (_, end) = *self.waited.insert(begun.unwrap_or_else(|| (identity, Instant::now() + self.policy.wait)));
+        loop {
+            match enter(self.key) {
+                Ok(inside) if inside.client().is_gone(holding) => return Fate::Killed,
+                // No op context at the moment: asked again.
+                Ok(_) | Err(Refused::NoContext(_)) => {}
+                // The handle was closed meanwhile, and nobody can say.
+                Err(_) => return Fate::Lingers,
+            }
+            if Instant::now() >= end {
+                return Fate::Lingers;
+            }
+            process::pause(Duration::from_millis(1));
+        }
     }
 }
 
-/// Whether the kernel says, in time, that the owner's address space is gone.
-fn is_gone_within(key: u64, holding: &Holding, wait: Duration) -> Result<bool, Error> {
-    let started = Instant::now();
-    loop {
-        if enter(key)?.client().is_gone(holding) {
-            return Ok(true);
-        }
-        if started.elapsed() >= wait {
-            return Ok(false);
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
+/// Why an operation did not begin, by the system's nearest number.
+fn number_of(refused: Refused) -> io::Error {
+    io::Error::from_raw_os_error(match refused {
+        Refused::Closed => libc::EBADF,
+        Refused::Interrupted | Refused::NoContext(_) => libc::EBUSY,
+        Refused::Other(_) => libc::EIO,
+    })
 }
 
 impl Cache {
     /// Recovers what the dead held, as [`Cache::reap`], and reports (or kills, by the policy) the owners that are frozen:
     /// inside an operation, holding what others wait for, and not moving for as long as the policy's patience. A process
-    /// that is merely preempted or slow is none. It takes that long only if somebody stands still.
+    /// that is merely preempted or slow is none. It takes that long only if somebody stands still from its first look on;
+    /// who comes to stand still later is left to the next sweep.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;
@@ -294,7 +349,7 @@ impl Cache {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Busy`] when no op context is free. What went wrong with one owner is its [`Fate`].
+    /// [`Error::Busy`] when no op context is free; nothing was killed then. What went wrong with one owner is its [`Fate`].
     pub fn sweep(&self, policy: &SweepPolicy) -> Result<SweepReport, Error> {
         sweep(self.key(), policy)
     }
@@ -306,13 +361,14 @@ impl Cache {
     pub fn frozen_owners(&self, patience: Duration) -> Result<Vec<FrozenOwner>, Error> {
         let mut watch = Watch::new(patience);
         loop {
-            let inside = enter(self.key())?;
-            watch.look(&inside);
+            let quiet = Quiet::begin();
+            watch.look(self.key())?;
             if !watch.is_undecided() {
-                return Ok(watch.frozen().map(|still| describe(still, &inside)).collect());
+                let mut lookup = Lookup::new(self.key());
+                return Ok(watch.frozen().map(|still| describe(still, &mut lookup)).collect());
             }
-            drop(inside);
-            std::thread::sleep(watch.slice());
+            drop(quiet);
+            process::pause(watch.slice());
         }
     }
 

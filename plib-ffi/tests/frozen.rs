@@ -134,6 +134,32 @@ fn vanisher(link: &mut Link, args: &[String]) {
     }
 }
 
+/// A worker whose first thread ended before the others, so that it is a process without a leader.
+fn leaderless(link: &mut Link, args: &[String]) {
+    let path = args[0].clone();
+    let leader = std::process::id() as i32;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            end_leader(leader);
+            wait_until("the first thread ends", 10, || state_of(leader) == Some('Z'));
+            serve(link, &path);
+        });
+    });
+}
+
+/// Ends the first thread of this process by the bare system call, from a handler.
+fn end_leader(leader: i32) {
+    extern "C" fn end_thread(_: i32) {
+        // SAFETY: ends this thread and nothing else; nothing of it is used again, and its stack stays.
+        unsafe { libc::syscall(libc::SYS_exit, 0) };
+    }
+    // SAFETY: a handler that makes one system call, and a signal to a thread of this process.
+    unsafe {
+        libc::signal(libc::SIGUSR1, end_thread as extern "C" fn(i32) as usize);
+        libc::syscall(libc::SYS_tgkill, leader, leader, libc::SIGUSR1);
+    }
+}
+
 #[test]
 #[ignore = "entry point of the child processes"]
 fn child() {
@@ -143,6 +169,7 @@ fn child() {
         ("grinder", grinder),
         ("impostor", impostor),
         ("vanisher", vanisher),
+        ("leaderless", leaderless),
     ]);
 }
 
@@ -574,6 +601,25 @@ fn a_vanished_thread_of_another_process_is_found_dead() {
         "{rounds} threads vanished inside a set: {taken} locks taken over, {recovered} contexts recovered"
     ));
     assert!(u64::from(recovered) >= rounds && taken > 0, "they were not inside");
+}
+
+#[test]
+fn a_frozen_process_whose_first_thread_ended_is_killed() {
+    let scene = Scene::new(64 << 20);
+    let mut worker = Worker::of(spawn("leaderless", &[scene.heap.path_text()]));
+    assert!(worker.tid != worker.pid && state_of(worker.pid) == Some('Z'), "its first thread is there");
+    let mut tracer = Tracer::attach(worker.tid);
+    worker.child.link.send(&set(b"victim"));
+    tracer.step_until(&scene.observer, locks_bucket);
+    tracer.leave(libc::SIGSTOP);
+    await_stop(worker.tid);
+    let (found, time) = kill_frozen(&scene.heap.cache);
+    let [owner] = &found.frozen[..] else { panic!("one owner is frozen: {found:?}") };
+    assert_eq!((owner.pid, owner.thread, owner.fate), (worker.pid as u32, Some(worker.tid as u32), Fate::Killed));
+    assert_eq!(owner.process.as_ref().map(|p| (p.pid, p.state)), Some((worker.pid as u32, 'T')));
+    assert!(worker.child.wait_for(2).is_some(), "the process is still there");
+    scene.check("after the kill");
+    report(format_args!("found by what thread {} has mapped, and killed within {time:?}", worker.tid));
 }
 
 /// The command that runs another in a pid namespace of its own.

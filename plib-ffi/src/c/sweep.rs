@@ -136,9 +136,10 @@ unsafe impl Sized0 for plib_sweep_report_t {
 pub type plib_frozen_fn = Option<unsafe extern "C" fn(context: *mut c_void, owner: *const plib_frozen_t)>;
 
 /// Recovers what dead processes and threads held, and looks for owners that are frozen in the middle of an operation: stopped,
-/// in a frozen control group, under a debugger, stuck. It takes as long as the patience only if there are such. By the
-/// options they are reported, or their processes killed; PLIB_OK either way. `options` (NULL: report), `fn` and `out` may be
-/// NULL. Not for signal handlers.
+/// in a frozen control group, under a debugger, stuck. It takes as long as the patience only if somebody stands still from its
+/// first look on. By the options they are reported, or their processes killed; PLIB_OK either way. A client names its process
+/// itself: one that lies can have another killed that has the heap mapped for writing. `options` (NULL: report), `fn` and
+/// `out` may be NULL. Not for signal handlers.
 ///
 /// # Safety
 /// `options` is NULL or as large as its `size` says, `fn` does not let an exception or longjmp out; `out` is NULL or as large

@@ -26,8 +26,11 @@ Takes back what dead clients held, as `plib reap` does, and looks for clients th
 stopped (SIGSTOP), in a frozen control group, under a debugger, or stuck in a signal handler. What they hold keeps others from
 writing to some keys; readers never wait. A process that is busy or gets no processor is not frozen.
 
-`--frozen kill` sends SIGKILL to such processes and takes back what they held. It hits nobody else: pid namespace, pid, start
-time and the mapped heap must all be the recorded ones. Processes of other users need root.
+`--frozen kill` sends SIGKILL to such processes and takes back what they held. Pid namespace, pid and start time must be those
+that the client recorded, and the heap mapped, shared and writable. Processes of other users need root.
+
+The clients write these records, so whoever may write the heap can name any other process that has it mapped for writing, and
+`--frozen kill` kills that one. As root, use it only on heaps whose writers trust each other that far.
 
 Exit code 0: nobody is frozen (any more); 1: somebody is, and was not killed.";
 
