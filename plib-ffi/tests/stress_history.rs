@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Mutex, PoisonError};
@@ -10,18 +11,18 @@ use std::time::Duration;
 
 use plib::{Cache, Status};
 use plib_model::history::{Asked, Event, explain_all};
-use support::child::{Child, Link, spawn};
+use support::child::{self, Child, Link, spawn};
 use support::heap::TestHeap;
 use support::journal::{self, Journal};
 use support::page::Page;
-use support::recorder::{Habits, Kind, Recorder, key_name};
+use support::recorder::{Doom, Habits, Kind, Recorder, key_name};
 use support::rng::Rng;
 use support::{report, scaled};
 
 /// Processes that record, at any time.
 const CREW: usize = 8;
 /// Of those, how many are killed in one round.
-const KILLED: usize = 3;
+const KILLED: usize = 5;
 
 /// One kind of run.
 struct Variant {
@@ -30,13 +31,15 @@ struct Variant {
     heap: u64,
     /// Items that another process stores meanwhile, so that the index grows; 0 for none.
     neighbours: u64,
-    /// Microseconds between two kills, at most.
+    /// Microseconds of work between two kills, at most.
     pause: u64,
+    /// How many powers of two of nanoseconds, from 2048 on, a process may have left from the start of its last operation.
+    doom: u64,
 }
 
 const SMALL: &[Kind] = {
     use Kind::*;
-    &[Small, Small, Counter, Medium, Small, Large, Counter, Small]
+    &[Small, Medium, Counter, Small, Large, Small, Counter, Small]
 };
 const HUGE: &[Kind] = &[Kind::Huge; 40];
 const PLAIN: Habits = Habits { kinds: SMALL, expiry: false, flush: 0 };
@@ -45,27 +48,27 @@ const CROWDED: Habits = Habits { kinds: HUGE, ..PLAIN };
 const FLUSHED: Habits = Habits { flush: 30, ..PLAIN };
 
 const VARIANTS: &[Variant] = &[
-    Variant { name: "nobody killed", habits: PLAIN, heap: 128 << 20, neighbours: 300_000, pause: 0 },
-    Variant { name: "kills", habits: PLAIN, heap: 128 << 20, neighbours: 300_000, pause: 900 },
-    Variant { name: "kills and expiry", habits: EXPIRING, heap: 64 << 20, neighbours: 0, pause: 900 },
-    Variant { name: "kills and evictions", habits: CROWDED, heap: 8 << 20, neighbours: 0, pause: 5_000 },
-    Variant { name: "kills and flushes", habits: FLUSHED, heap: 64 << 20, neighbours: 0, pause: 900 },
+    Variant { name: "nobody killed", habits: PLAIN, heap: 128 << 20, neighbours: 150_000, pause: 0, doom: 0 },
+    Variant { name: "kills", habits: PLAIN, heap: 128 << 20, neighbours: 150_000, pause: 500, doom: 6 },
+    Variant { name: "kills and expiry", habits: EXPIRING, heap: 64 << 20, neighbours: 0, pause: 500, doom: 6 },
+    Variant { name: "kills and evictions", habits: CROWDED, heap: 8 << 20, neighbours: 0, pause: 5_000, doom: 9 },
+    Variant { name: "kills and flushes", habits: FLUSHED, heap: 64 << 20, neighbours: 0, pause: 500, doom: 6 },
 ];
 
-/// The shared page: the gate, then a journal for each of the crew and one for the parent.
+/// The shared page: the gate, when each of the crew is to die, then a journal for each and one for the parent.
 const GATE: usize = 0;
-const JOURNALS: usize = 8;
+const DOOMS: usize = 8;
+const JOURNALS: usize = DOOMS + CREW;
 
-// What the gate says.
+// What the gate says: how many entries each journal may have by now, or one of these.
 const SHUT: u64 = 0;
-const OPEN: u64 = 1;
-const OVER: u64 = 2;
+const OVER: u64 = u64::MAX;
 
 fn journal(page: &Page, place: usize, entries: usize) -> Journal<'_> {
     Journal::new(page, JOURNALS + place * journal::words(entries), entries)
 }
 
-/// A process of the crew: works while the gate is open and its journal has room.
+/// A process of the crew: works while the gate is open for it and its journal has room.
 fn worker(link: &mut Link, args: &[String]) {
     let number = |place: usize| args[place].parse::<usize>().unwrap();
     let page = Page::open(args[1].as_ref());
@@ -74,10 +77,18 @@ fn worker(link: &mut Link, args: &[String]) {
     let mut recorder = Recorder::new(&cache, journal, VARIANTS[number(5)].habits, number(4) as u32, number(6) as u64);
     link.signal();
     while !journal.is_full() {
+        let doom = page.word(DOOMS + number(2)).load(SeqCst);
+        if doom != 0 {
+            // It dies soon, at any instruction, and works until then.
+            recorder.doom = Some(Doom { nanoseconds: doom >> 1, untold: doom & 1 == 1 });
+            loop {
+                recorder.work();
+            }
+        }
         match page.word(GATE).load(SeqCst) {
-            SHUT => std::thread::sleep(Duration::from_micros(50)),
-            OPEN => recorder.work(),
-            _ => return,
+            OVER => return,
+            limit if (journal.done() as u64) < limit => recorder.work(),
+            _ => std::thread::sleep(Duration::from_micros(50)),
         }
     }
 }
@@ -91,7 +102,15 @@ fn neighbour(link: &mut Link, args: &[String]) {
     let name = |n: u64| format!("neighbour/{n:08}").into_bytes();
     link.signal();
     let mut stored = 0;
-    while page.word(GATE).load(SeqCst) != OVER {
+    loop {
+        match page.word(GATE).load(SeqCst) {
+            OVER => return,
+            SHUT => {
+                std::thread::sleep(Duration::from_micros(100));
+                continue;
+            }
+            _ => {}
+        }
         if stored < count {
             cache.set(&name(stored), b"beside", 0, 0).expect("set");
             stored += 1;
@@ -107,7 +126,7 @@ fn neighbour(link: &mut Link, args: &[String]) {
 #[test]
 #[ignore = "entry point of the child processes"]
 fn child() {
-    support::child::enter(&[("worker", worker), ("neighbour", neighbour)]);
+    child::enter(&[("worker", worker), ("neighbour", neighbour)]);
 }
 
 /// A run of one variant: the crew, and what the parent does to it.
@@ -117,6 +136,9 @@ struct Run<'a> {
     page: &'a Page,
     page_path: &'a Path,
     entries: usize,
+    /// How many entries each journal may have by now, and how many more with each opening of the gate.
+    limit: u64,
+    share: u64,
     /// How many processes were started.
     started: u32,
     seed: u64,
@@ -155,32 +177,39 @@ impl Run<'_> {
         self.page.word(GATE).store(to, SeqCst);
     }
 
+    /// Opens the gate for another `share` of entries each, so that the journals last for all rounds.
+    fn open(&mut self) {
+        self.limit += self.share;
+        self.gate(self.limit);
+    }
+
     fn journal(&self, place: usize) -> Journal<'_> {
         journal(self.page, place, self.entries)
     }
 
     /// Lets the crew work, and kills some of it meanwhile. Puts others in their places while the gate is shut.
     fn round(&mut self, crew: &mut [Child], reader: &mut Recorder<'_>, rng: &mut Rng) {
-        self.gate(OPEN);
         let mut dead = Vec::new();
         let pause = self.variant().pause;
+        // While nobody else works, what became of the last operation is seen.
         let quiet = rng.once_in(2);
-        for _ in 0..KILLED {
-            std::thread::sleep(Duration::from_micros(100 + rng.below(pause)));
-            self.gate(OPEN);
-            let victim = self.victim(crew, &dead, rng);
-            if quiet {
-                // Nobody else changes its key before it is read: what became of the operation is seen.
-                self.gate(SHUT);
-                std::thread::sleep(Duration::from_micros(500));
+        let first = rng.below(CREW as u64) as usize;
+        for victim in (0..KILLED).map(|n| (first + n * 3) % CREW) {
+            if !quiet {
+                self.open();
+                std::thread::sleep(Duration::from_micros(rng.below(pause)));
             }
-            crew[victim].kill();
+            // As often in a short operation as in a long one.
+            let scale = 1u64 << (11 + rng.below(self.variant().doom));
+            self.doom(victim, (scale + rng.below(scale)) << 1 | u64::from(rng.once_in(4)));
+            assert!(crew[victim].wait_for(60).is_some_and(|status| status.signal() == Some(libc::SIGKILL)));
+            self.doom(victim, 0);
             if let Some(key) = self.journal(victim).bury() {
                 reader.read(key);
             }
             dead.push(victim);
         }
-        self.gate(OPEN);
+        self.open();
         if rng.once_in(2) {
             self.heap.cache.reap().expect("reap");
         }
@@ -194,19 +223,9 @@ impl Run<'_> {
         }
     }
 
-    /// Who is killed next: somebody who is caught in an operation, and stopped there; if nobody is, anybody.
-    fn victim(&self, crew: &[Child], dead: &[usize], rng: &mut Rng) -> usize {
-        let first = rng.below(CREW as u64) as usize;
-        let living = || (0..CREW).map(|n| (first + n) % CREW).filter(|place| !dead.contains(place));
-        for _ in 0..200 {
-            let Some(busy) = living().find(|place| self.journal(*place).is_in_operation()) else { continue };
-            crew[busy].stop();
-            if self.journal(busy).is_in_operation() {
-                return busy;
-            }
-            crew[busy].send_signal(libc::SIGCONT);
-        }
-        living().next().expect("not all are dead")
+    /// Says when one of the crew is to die: twice the nanoseconds, and 1 if untold (`Doom`); 0 for not at all.
+    fn doom(&self, place: usize, doom: u64) {
+        self.page.word(DOOMS + place).store(doom, SeqCst);
     }
 
     /// All events of all journals, by key. flush_all is in each key's history.
@@ -234,7 +253,10 @@ fn record(variant: usize, kills: u64, entries: usize) {
     let heap = TestHeap::new(*size);
     let page_path = heap.beside("page");
     let page = Page::create(&page_path, JOURNALS + (CREW + 1) * journal::words(entries));
-    let mut run = Run { variant, heap: &heap, page: &page, page_path: &page_path, entries, started: 0, seed: 1 };
+    let rounds = kills.div_ceil(KILLED as u64);
+    let share = entries as u64 / (rounds * (KILLED as u64 + 1) + 1);
+    let mut run =
+        Run { variant, heap: &heap, page: &page, page_path: &page_path, entries, limit: 0, share, started: 0, seed: 1 };
     let mut rng = Rng::new(variant as u64 + 40);
     let mut reader = Recorder::new(&heap.cache, journal(&page, CREW, entries), *habits, 0, 0);
     let read_all = |reader: &mut Recorder<'_>| (0..habits.kinds.len()).for_each(|key| reader.read(key));
@@ -243,13 +265,12 @@ fn record(variant: usize, kills: u64, entries: usize) {
     let mut crew: Vec<Child> = run.start_all(0..CREW).into_iter().map(|(_, child)| child).collect();
 
     let neighbour = run.start_neighbour();
-    let rounds = kills.div_ceil(KILLED as u64);
     for _ in 0..rounds {
         run.round(&mut crew, &mut reader, &mut rng);
         read_all(&mut reader);
     }
 
-    run.gate(if rounds == 0 { OPEN } else { OVER });
+    run.gate(if rounds == 0 { entries as u64 } else { OVER });
     crew.into_iter().for_each(|child| child.finish(300));
     run.gate(OVER);
     if let Some(neighbour) = neighbour {
@@ -277,7 +298,7 @@ fn explain(run: &Run<'_>, killed: u64) {
         sum.events, explained.histories, explained.longest, explained.overlaps, explained.took
     ));
     report(format_args!(
-        "    {killed} killed, {} of them in an operation: {} had happened, {} had not, {} unseen; {} evictions for {} missed; \
+        "    {killed} killed, {} of them in what may be a change: {} had happened, {} had not, {} unseen; {} evictions for {} missed; \
          at most {} configurations; {} splits, {} superblocks of chains, {} busy",
         sum.happened + sum.not_happened + sum.unseen,
         sum.happened,
@@ -293,33 +314,36 @@ fn explain(run: &Run<'_>, killed: u64) {
     run.heap.check(name);
     let tiny = habits.kinds == HUGE;
     assert_eq!(evicting, tiny, "{} evictions", stats.evictions);
-    assert!(!tiny || sum.evictions > 20, "hardly any eviction was noticed");
-    assert!(explained.overlaps * 50 > sum.events, "the processes hardly met");
+    assert!(!tiny || sum.evictions > 20, "too little: hardly any eviction was noticed");
+    assert!(explained.overlaps * 100 > sum.events, "too little: the processes hardly met");
     // With values this long nearly all time is spent before the commit.
-    assert!(killed == 0 || tiny || sum.happened > 0 && sum.not_happened > 0, "the dead had all done the same");
+    assert!(
+        killed == 0 || tiny || sum.happened > 0 && sum.not_happened > 0,
+        "too little: the dead had all done the same"
+    );
 }
 
 #[test]
 fn histories_without_kills() {
-    record(0, 0, scaled(12_000, 200_000) as usize);
+    record(0, 0, scaled(30_000, 400_000) as usize);
 }
 
 #[test]
 fn histories_with_kills() {
-    record(1, scaled(150, 3_000), scaled(30_000, 400_000) as usize);
+    record(1, scaled(250, 3_000), scaled(40_000, 400_000) as usize);
 }
 
 #[test]
 fn histories_with_kills_and_expiry() {
-    record(2, scaled(120, 3_000), scaled(30_000, 400_000) as usize);
+    record(2, scaled(200, 3_000), scaled(40_000, 400_000) as usize);
 }
 
 #[test]
 fn histories_with_kills_and_evictions() {
-    record(3, scaled(90, 3_000), scaled(30_000, 400_000) as usize);
+    record(3, scaled(120, 3_000), scaled(40_000, 400_000) as usize);
 }
 
 #[test]
 fn histories_with_kills_and_flushes() {
-    record(4, scaled(120, 3_000), scaled(30_000, 400_000) as usize);
+    record(4, scaled(200, 3_000), scaled(40_000, 400_000) as usize);
 }

@@ -92,6 +92,7 @@ impl<'c> Op<'c> {
         if !usual || !is_key(at.wrapping_add(ITEM_HEADER)) {
             return None;
         }
+        mutant::widen(Mutant::NoSecondLook);
         // SAFETY: header, key and value lie within the room of the block; the caller granted `out`.
         unsafe { user::copy_value(out.ptr, at.wrapping_add(value_at), value_len) };
         // All that was read of the item was read before these loads.
@@ -229,15 +230,18 @@ impl<'c> Op<'c> {
         block::publish(self.heap.meta(new.block), Meta::live(flush as u32, new.meta.version()));
         if mutant::is(Mutant::EarlyUnlock) {
             line.unlock();
+            mutant::widen(Mutant::EarlyUnlock);
         }
         if let Some(hit) = &hit
             && mutant::is(Mutant::FreeEarly)
         {
             self.free_hit(hit);
+            mutant::widen(Mutant::FreeEarly);
         }
         // The commit.
         place.store(Slot::new(key.hash, new.block.unit).0, Ordering::Release);
         if mutant::is(Mutant::FlagsLate) {
+            mutant::widen(Mutant::FlagsLate);
             self.heap.times_word(new.block).store(item::times_word(flags, 0), Ordering::Relaxed);
         }
         match &hit {

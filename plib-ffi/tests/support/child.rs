@@ -162,6 +162,23 @@ impl Drop for Child {
     }
 }
 
+/// Has this process killed in so many nanoseconds, by SIGKILL from a timer: wherever it is then.
+pub fn die_in(nanoseconds: u64) {
+    // SAFETY: zeros are a sigevent, an itimerspec and a timer's number.
+    let (mut event, mut time, mut timer): (libc::sigevent, libc::itimerspec, libc::timer_t) =
+        unsafe { (std::mem::zeroed(), std::mem::zeroed(), std::mem::zeroed()) };
+    event.sigev_notify = libc::SIGEV_SIGNAL;
+    event.sigev_signo = libc::SIGKILL;
+    // Zero would never end.
+    time.it_value.tv_nsec = nanoseconds.max(1) as libc::c_long;
+    // SAFETY: all three are places of their kinds.
+    let set = unsafe {
+        libc::timer_create(libc::CLOCK_MONOTONIC, &mut event, &mut timer) == 0
+            && libc::timer_settime(timer, 0, &time, std::ptr::null_mut()) == 0
+    };
+    assert!(set, "{}", std::io::Error::last_os_error());
+}
+
 /// Plays the role that the parent asked for; returns at once when there is no parent.
 pub fn enter(roles: &[(&str, Role)]) {
     let Ok(role) = std::env::var(ROLE) else { return };

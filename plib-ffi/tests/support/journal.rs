@@ -67,7 +67,8 @@ impl<'a> Journal<'a> {
         Journal { page, base, entries }
     }
 
-    fn done(&self) -> usize {
+    /// How many entries are done.
+    pub fn done(&self) -> usize {
         self.page.word(self.base).load(Acquire) as usize
     }
 
@@ -78,12 +79,6 @@ impl<'a> Journal<'a> {
 
     fn get(&self, entry: usize, place: usize) -> u64 {
         self.page.word(self.base + 1 + entry * ENTRY + place).load(Acquire)
-    }
-
-    /// Whether its process is in an operation.
-    pub fn is_in_operation(&self) -> bool {
-        let entry = self.done();
-        entry < self.entries && self.get(entry, STATE) == CALLED
     }
 
     /// Whether there is no room for another entry.

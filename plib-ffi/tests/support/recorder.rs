@@ -3,6 +3,7 @@
 use plib::{Cache, Error, Item, Status};
 use plib_model::history::{Answer, Asked, Content, New, Seen, pieces};
 
+use super::child::die_in;
 use super::journal::Journal;
 use super::rng::Rng;
 
@@ -13,7 +14,7 @@ pub enum Kind {
     Small,
     /// Mostly numbers.
     Counter,
-    /// Some KiB.
+    /// Up to the longest that are in one block.
     Medium,
     /// Values of fragments.
     Large,
@@ -26,7 +27,7 @@ impl Kind {
     fn sizes(self) -> (u64, u64) {
         match self {
             Kind::Small | Kind::Counter => (16, 200),
-            Kind::Medium => (1_000, 9_000),
+            Kind::Medium => (200, 30_000),
             Kind::Large => (33_000, 140_000),
             Kind::Huge => (70_000, 330_000),
         }
@@ -44,6 +45,15 @@ pub struct Habits {
     pub flush: u64,
 }
 
+/// A death that is to come.
+#[derive(Clone, Copy, Debug)]
+pub struct Doom {
+    /// In how many nanoseconds from the start of the next operation.
+    pub nanoseconds: u64,
+    /// Whether that operation's answer is not told if there is one: as if death came just before that.
+    pub untold: bool,
+}
+
 /// The name of a key: of 8 to 16 bytes, or of more.
 pub fn key_name(key: usize) -> Vec<u8> {
     match key % 3 {
@@ -59,6 +69,8 @@ pub struct Recorder<'a> {
     pub journal: Journal<'a>,
     pub habits: Habits,
     pub who: u32,
+    /// When the process is to be killed.
+    pub doom: Option<Doom>,
     rng: Rng,
     pieces: u64,
     /// The cas seen last of each key, and the pieces of its value.
@@ -68,7 +80,7 @@ pub struct Recorder<'a> {
 impl<'a> Recorder<'a> {
     pub fn new(cache: &'a Cache, journal: Journal<'a>, habits: Habits, who: u32, seed: u64) -> Recorder<'a> {
         let rng = Rng::new(seed.wrapping_mul(1_000_003) + u64::from(who));
-        Recorder { cache, journal, habits, who, rng, pieces: 0, seen: vec![(0, 0); habits.kinds.len()] }
+        Recorder { cache, journal, habits, who, doom: None, rng, pieces: 0, seen: vec![(0, 0); habits.kinds.len()] }
     }
 
     /// Some operation on some key.
@@ -153,7 +165,17 @@ impl<'a> Recorder<'a> {
     /// Does it and writes it down.
     fn act(&mut self, key: usize, asked: Asked, bytes: &[u8]) {
         let name = key_name(key);
-        let act = || act(self.cache, &name, asked, bytes);
+        let doom = self.doom.take();
+        let act = || {
+            if let Some(doom) = &doom {
+                die_in(doom.nanoseconds);
+            }
+            let outcome = act(self.cache, &name, asked, bytes);
+            while doom.as_ref().is_some_and(|doom| doom.untold) {
+                std::hint::spin_loop();
+            }
+            outcome
+        };
         let answer = self.journal.note(key, self.who, asked, act, |outcome| answer(asked, outcome));
         if let Some(Answer::Found(seen)) = answer {
             let parts = if let Content::Pieces { count, .. } = seen.content { count } else { 1 };
