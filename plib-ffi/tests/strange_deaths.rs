@@ -349,6 +349,9 @@ fn a_zombie_leader_with_living_threads_is_alive() {
         let working = thread_states(pid).chars().filter(|state| *state != 'Z').count();
         assert!(working >= LEADER_THREADS, "round {round}: threads {}", thread_states(pid));
         assert!(is_alive(&heap.cache, pid as u32), "round {round}: counts as dead");
+        // The thread that touched the key has ended without a word: its idle context is nobody's.
+        let ended = heap.cache.reap().expect("reap");
+        assert!(ended <= 1, "round {round}: {ended} contexts were taken, and one thread has ended");
         stop_with_lock(&heap.cache, KEY, pid, &mut rng);
         let before = locks_taken_over(&heap.cache);
         assert_eq!(heap.cache.reap().expect("reap"), 0, "round {round}: something was taken from the living");
