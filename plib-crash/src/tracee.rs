@@ -58,6 +58,9 @@ impl Tracee {
             ForkResult::Parent { child } => Ok(Self { pid: child, gone: false }),
             ForkResult::Child => {
                 crate::arena::enter();
+                // One that is stopped would outlive a worker that hangs and is ended, and keep its pipe open for ever.
+                // SAFETY: asks for a signal at the parent's end.
+                unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
                 let status = if ptrace::traceme().is_ok() { body() } else { EXIT_UNTRACED };
                 // SAFETY: ends the child without what the parent's exit would do.
                 unsafe { libc::_exit(status) }
