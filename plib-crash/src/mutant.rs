@@ -15,10 +15,9 @@ const PLANTED: &[(&str, &str, usize)] = &[
     ("split-scrubs-early", "kill:split-segment", 1),
     ("recover-blindly", "kill:set-new", 1),
     ("clear-first", "recover:set-same-size:reap", 1),
-    ("take-from-living", "stop:set-same-size", 1),
+    ("take-from-living", "stop:set-same-size", 20),
     ("wait-forever", "stop:set-same-size", 20),
-    ("readers-lock", "stop:set-same-size", 1),
-    ("early-unlock", "stop:set-same-size", 1),
+    ("readers-lock", "stop:set-same-size", 4),
 ];
 
 /// Looks for each; false if one was not found, or if something is found where nothing is planted.
