@@ -14,7 +14,7 @@ const PLANTED: &[(&str, &str, usize)] = &[
     ("no-take-over", "kill:delete", 4),
     ("split-scrubs-early", "kill:split-segment", 1),
     ("recover-blindly", "kill:set-new", 1),
-    ("clear-first", "recover:set-same-size:reap", 1),
+    ("clear-first", "recover:set-same-size:reap", 5),
     ("take-from-living", "stop:set-same-size", 20),
     ("wait-forever", "stop:set-same-size", 20),
     ("readers-lock", "stop:set-same-size", 4),
