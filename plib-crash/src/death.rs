@@ -36,6 +36,9 @@ enum Others {
     Died { role: Role, route: Route, at: usize },
 }
 
+/// A way to bring a child to an instruction of its route.
+type Bring = fn(&Route, &mut Tracee, usize) -> Result<bool, Trouble>;
+
 /// What was found after one death.
 pub struct Seen {
     facts: Facts,
@@ -124,6 +127,15 @@ impl<'s> Deaths<'s> {
 
     /// A child that stands at its operation, in a heap as it was.
     pub fn fresh(&mut self) -> Result<Tracee, String> {
+        match self.fresh_by(Route::follow)? {
+            Some(child) => Ok(child),
+            // The first one to die strayed, and may have done anything to the heap: all from the start, step by step.
+            None => self.fresh_by(Route::walk)?.ok_or_else(|| "the first child strays".into()),
+        }
+    }
+
+    /// The same; None if the first one to die could not be brought to its place in this way.
+    fn fresh_by(&mut self, bring: Bring) -> Result<Option<Tracee>, String> {
         if let Others::Waiting(_, child) = &mut self.others {
             *child = None;
         }
@@ -134,25 +146,12 @@ impl<'s> Deaths<'s> {
         let child = start(&self.stage, self.role).map_err(text)?;
         if let Others::Died { role, route, at } = &self.others {
             let mut first = start(&self.stage, *role).map_err(text)?;
-            if !matches!(route.follow(&mut first, *at), Ok(true)) {
-                // Its own death may have changed the heap for the one that waits: all from the start.
-                drop((first, child));
-                return self.fresh_by_walking();
+            if !matches!(bring(route, &mut first, *at), Ok(true)) {
+                return Ok(None);
             }
             first.kill().and_then(|()| first.bury()).map_err(text)?;
         }
-        Ok(child)
-    }
-
-    /// The same where the first one to die has to be stepped.
-    fn fresh_by_walking(&mut self) -> Result<Tracee, String> {
-        self.image.restore();
-        let child = start(&self.stage, self.role).map_err(text)?;
-        if let Others::Died { role, at, .. } = &self.others {
-            let mut first = start(&self.stage, *role).map_err(text)?;
-            first.walk(*at).and_then(|()| first.kill()).and_then(|()| first.bury()).map_err(text)?;
-        }
-        Ok(child)
+        Ok(Some(child))
     }
 
     /// The operation's way.
@@ -184,7 +183,6 @@ impl<'s> Deaths<'s> {
         };
         let all: Vec<_> = (0..=route.len()).filter(|n| wanted(n)).collect();
         let last = all.len() - 1;
-        // A prime's steps meet each part of a loop sooner or later.
         all.iter().enumerate().filter(|(i, _)| i % every == 0 || *i == last).map(|(_, n)| *n).collect()
     }
 
@@ -196,7 +194,7 @@ impl<'s> Deaths<'s> {
         if !straight {
             drop(child);
             child = self.fresh()?;
-            child.walk(n).map_err(text)?;
+            route.walk(&mut child, n).map_err(text)?;
         }
         Ok((child, straight))
     }
@@ -288,7 +286,7 @@ impl<'s> Deaths<'s> {
                 late[i] |= now == after;
             }
         }
-        if self.changes == Changes::All && !is_old && !is_new {
+        if self.changes != Changes::Each && !is_old && !is_new {
             return Err("some of what changes at one moment has changed".into());
         }
         let exact = seen.census.compare(&old.census, &new.census, is_old, is_new);

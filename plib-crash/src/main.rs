@@ -99,6 +99,8 @@ struct Worker {
     firsts: usize,
     #[arg(long)]
     cpu: usize,
+    #[arg(long)]
+    folder: std::path::PathBuf,
 }
 
 /// Seconds without progress after which a worker is taken for hung.
@@ -206,11 +208,13 @@ impl Report {
     }
 }
 
-/// A folder for heaps, in memory if there is such a place.
+/// A folder for heaps: in `$PLIB_DIR`, or in memory if there is such a place.
 fn scratch() -> Result<tempfile::TempDir, String> {
-    let memory = std::path::Path::new("/dev/shm");
-    let place = if memory.is_dir() { memory.to_path_buf() } else { std::env::temp_dir() };
-    tempfile::Builder::new().prefix("plib-crash-").tempdir_in(place).map_err(|e| e.to_string())
+    let memory = std::path::PathBuf::from("/dev/shm");
+    let usual = if memory.is_dir() { memory } else { std::env::temp_dir() };
+    let place = std::env::var_os("PLIB_DIR").map_or(usual, Into::into);
+    let folder = tempfile::Builder::new().prefix("plib-crash-").tempdir_in(&place);
+    folder.map_err(|e| format!("cannot make a folder in {}: {e}", place.display()))
 }
 
 impl Worker {
@@ -220,9 +224,8 @@ impl Worker {
         let mut set = CpuSet::new();
         let cpus = std::thread::available_parallelism().map_or(1, |n| n.get());
         let _ = set.set(self.cpu % cpus).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
-        let folder = scratch()?;
         alarm::set(HUNG);
-        let report = unit.run(folder.path(), self.every, self.firsts, |done, of| {
+        let report = unit.run(&self.folder, self.every, self.firsts, |done, of| {
             alarm::set(HUNG);
             if done % 64 == 0 {
                 Told::Progress(done, of).send();

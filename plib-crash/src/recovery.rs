@@ -37,7 +37,7 @@ impl By {
     }
 
     fn changes(self) -> Changes {
-        if self == Self::Store { Changes::Some } else { Changes::Nothing }
+        if self == Self::Store { Changes::One } else { Changes::Nothing }
     }
 }
 

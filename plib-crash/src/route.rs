@@ -73,6 +73,13 @@ impl Route {
     }
 }
 
+impl Route {
+    /// The same step by step, wherever that leads.
+    pub fn walk(&self, child: &mut Tracee, n: usize) -> Result<bool, Trouble> {
+        child.walk(n).map(|()| true)
+    }
+}
+
 /// For each instruction the cheapest one to come from: the one before it by a step, or by a breakpoint any since its
 /// address came last.
 fn ways(at: &[u64]) -> Vec<u32> {

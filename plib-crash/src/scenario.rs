@@ -42,8 +42,10 @@ pub struct Scenario {
 pub enum Changes {
     /// None.
     Nothing,
-    /// One, or several each by itself.
-    Some,
+    /// One, or several at one moment.
+    One,
+    /// Several, each by itself: the members of a batch, or the item and those that made room for it.
+    Each,
     /// All at one moment.
     All,
 }
@@ -171,7 +173,7 @@ const USUAL: Scenario = Scenario {
     prepare: target_here,
     warm,
     act: cold,
-    changes: Changes::Some,
+    changes: Changes::One,
     happened: |_, _| true,
     evicts: false,
     hides: false,
@@ -433,6 +435,7 @@ pub const ALL: &[Scenario] = &[
             target_here(s)
         },
         happened: |a, b| b.stats.total_items == a.stats.total_items + 8,
+        changes: Changes::Each,
         ..USUAL
     },
     Scenario {
@@ -440,6 +443,7 @@ pub const ALL: &[Scenario] = &[
         about: "a batch of 6 deletes",
         act: |s| s.cache.delete_many(&s.others[5..11]).map(drop),
         happened: |a, b| b.stats.delete_hits == a.stats.delete_hits + 6,
+        changes: Changes::Each,
         ..USUAL
     },
     Scenario {
@@ -458,6 +462,7 @@ pub const ALL: &[Scenario] = &[
         happened: |a, b| b.stats.chain_evictions == a.stats.chain_evictions + 1,
         evicts: true,
         in_steps: true,
+        changes: Changes::Each,
         ..USUAL
     },
     Scenario {
@@ -469,6 +474,7 @@ pub const ALL: &[Scenario] = &[
         happened: |a, b| b.stats.evictions > a.stats.evictions,
         evicts: true,
         in_steps: true,
+        changes: Changes::Each,
         ..USUAL
     },
     Scenario {
@@ -481,6 +487,7 @@ pub const ALL: &[Scenario] = &[
         evicts: true,
         in_steps: true,
         large: true,
+        changes: Changes::Each,
         ..USUAL
     },
     Scenario {
@@ -500,6 +507,7 @@ pub const ALL: &[Scenario] = &[
         happened: |a, b| b.stats.superblocks_moved == a.stats.superblocks_moved + 1,
         evicts: true,
         in_steps: true,
+        changes: Changes::Each,
         ..USUAL
     },
     Scenario {

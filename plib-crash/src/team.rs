@@ -5,6 +5,7 @@ use crate::unit::Unit;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -38,20 +39,24 @@ pub struct Manner {
     pub firsts: usize,
 }
 
-fn start(unit: &Unit, cpu: usize, manner: Manner) -> std::io::Result<Child> {
-    Command::new(std::env::current_exe()?)
-        .args(["worker", &unit.to_string()])
+fn start(unit: &Unit, cpu: usize, manner: Manner, folder: &Path) -> Result<Child, String> {
+    let program = std::env::current_exe().map_err(|e| e.to_string())?;
+    Command::new(program)
+        .args(["worker", &unit.to_string(), "--folder"])
+        .arg(folder)
         .args(["--every", &manner.every.to_string(), "--firsts", &manner.firsts.to_string()])
         .args(["--cpu", &cpu.to_string()])
         .stdout(Stdio::piped())
         .spawn()
+        .map_err(|e| e.to_string())
 }
 
-/// Listens to one worker until its end.
-fn listen(place: usize, unit: Unit, child: std::io::Result<Child>, tell: &Sender<(usize, Unit, Told)>) {
+/// Starts a worker and listens to it until its end. Its folder goes however it ends.
+fn listen(place: usize, unit: Unit, manner: Manner, tell: &Sender<(usize, Unit, Told)>) {
     let lost = |how: String| Told::Done(Box::new(Report::of_lost(&unit, how)));
     let mut done = false;
-    let end = child.and_then(|mut child| {
+    let end = crate::scratch().and_then(|folder| {
+        let mut child = start(&unit, place, manner, folder.path())?;
         let lines = child.stdout.take().map(BufReader::new).into_iter().flat_map(BufReader::lines);
         for line in lines.map_while(Result::ok) {
             if let Ok(told) = serde_json::from_str::<Told>(&line) {
@@ -59,7 +64,7 @@ fn listen(place: usize, unit: Unit, child: std::io::Result<Child>, tell: &Sender
                 let _ = tell.send((place, unit, told));
             }
         }
-        child.wait()
+        child.wait().map_err(|e| e.to_string())
     });
     if !done {
         let how = match end {
@@ -78,7 +83,7 @@ pub fn run(units: Vec<Unit>, manner: Manner, mut hear: impl FnMut(&Unit, &Told))
     let mut busy = 0;
     let launch = |place: usize, unit: Unit| {
         let tell = tell.clone();
-        std::thread::spawn(move || listen(place, unit, start(&unit, place, manner), &tell));
+        std::thread::spawn(move || listen(place, unit, manner, &tell));
     };
     for place in 0..manner.jobs {
         if let Some(unit) = left.pop_front() {
