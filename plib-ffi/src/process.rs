@@ -1,5 +1,6 @@
 //! What plib asks the kernel about this process and machine.
 
+use crate::other_process::Stat;
 use std::ffi::CString;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -43,10 +44,8 @@ pub(crate) fn process_id() -> u32 {
 
 /// When this process started, in clock ticks after boot; 0 where /proc does not say.
 pub(crate) fn start_time() -> u64 {
-    // Field 22 of proc(5) stat; the name in field 2 may hold blanks and parentheses, so count from its last ')'.
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    after_name.split_ascii_whitespace().nth(19).and_then(|field| field.parse().ok()).unwrap_or(0)
+    Stat::parse(&stat).map_or(0, |stat| stat.start_time)
 }
 
 /// The inode of the pid namespace that this process's ids are of; 0 where /proc does not say. Asked each time: a forked

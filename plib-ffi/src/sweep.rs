@@ -166,8 +166,8 @@ impl Sweeper {
     }
 
     /// Recovers the dead and looks at the living once. None while one who stood still at the first look of this sweep has not
-    /// been watched for long enough; then the
-    /// next step is due after [`Sweeper::pause`]. A sweeper that goes on after a report remembers who was frozen.
+    /// been watched for long enough; then the next step is due after [`Sweeper::pause`]. A sweeper that goes on after a report
+    /// remembers who was frozen.
     ///
     /// # Errors
     /// [`Error::Busy`] when no op context is free.

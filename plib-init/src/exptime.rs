@@ -1,6 +1,6 @@
 //! Expiry times as the command line takes them.
 
-use crate::when;
+use crate::{span, when};
 
 /// memcached's rule: a larger number of seconds is a moment since 1970, not a span.
 const RELATIVE_MAX: i64 = 30 * 24 * 3600;
@@ -16,17 +16,9 @@ pub(crate) fn parse(text: &str) -> Result<i64, String> {
     let bad = || {
         "an expiry is seconds (0 never, negative already expired, above 2592000 a Unix time), `never`, or a span as 90s, 10m, 2h, 45d".to_owned()
     };
-    let unit = text.chars().next_back().ok_or_else(bad)?;
-    let seconds = match unit {
-        's' => 1,
-        'm' => 60,
-        'h' => 3600,
-        'd' => 86400,
-        'w' => 7 * 86400,
-        _ => return Err(bad()),
-    };
-    let number: u32 = text[..text.len() - 1].parse().map_err(|_| bad())?;
-    Ok(from_span(i64::from(number) * seconds, when::now()))
+    let ms = span::milliseconds(text).filter(|ms| ms % 1000 == 0).ok_or_else(bad)?;
+    let seconds = i64::try_from(ms / 1000).map_err(|_| bad())?;
+    Ok(from_span(seconds, when::now()))
 }
 
 /// A span as memcached's number; one that is too long to be relative becomes a moment.
