@@ -110,7 +110,9 @@ impl OtherProcess {
     /// Compares what anybody may see first, so that a permission that is missing is only told of where it matters.
     fn is(&self, wanted: &Wanted<'_>) -> io::Result<()> {
         let same = |same: bool| if same { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) };
-        same(innermost_id(&self.read("status")?) == Some(wanted.pid))?;
+        let status = self.read("status")?;
+        // /proc finds threads by their numbers as well, though it does not list them.
+        same(innermost_id(&status) == Some(wanted.pid) && innermost(&status, "NStgid:") == Some(wanted.pid))?;
         same(Stat::parse(&self.read("stat")?).is_some_and(|stat| stat.start_time == wanted.start_time))?;
         same(fs::metadata(self.path("ns/pid"))?.ino() == wanted.pid_namespace)?;
         let maps = self.maps()?;
@@ -242,7 +244,12 @@ fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
 
 /// The id of a process or thread in its own pid namespace, from its `status`.
 fn innermost_id(status: &str) -> Option<u32> {
-    field(status, "NSpid:")?.split_ascii_whitespace().next_back()?.parse().ok()
+    innermost(status, "NSpid:")
+}
+
+/// The last of the numbers, from the outermost pid namespace to its own, in a line of `status`.
+fn innermost(status: &str, name: &str) -> Option<u32> {
+    field(status, name)?.split_ascii_whitespace().next_back()?.parse().ok()
 }
 
 /// The fields of proc(5) stat that are of use.
@@ -315,8 +322,14 @@ mod tests {
         // One who looks at the heap's file, or has a copy of it in memory, is no client.
         let (_kept, read_only) = mapped(libc::PROT_READ, libc::MAP_SHARED);
         let (_kept, private) = mapped(both, libc::MAP_PRIVATE);
+        // A test runs in a thread of its own, which started in the same tick as the process or later.
+        let thread = crate::process::thread_id();
+        let stat = fs::read_to_string(format!("/proc/{thread}/stat")).expect("this thread");
+        let start_time = Stat::parse(&stat).expect("fields").start_time;
+        assert_ne!(thread, me(&file).pid);
         let wrong = [
-            Wanted { pid: me(&file).pid + 1, ..me(&file) },
+            Wanted { pid: thread, start_time, ..me(&file) },
+            Wanted { pid: i32::MAX as u32, ..me(&file) },
             Wanted { start_time: me(&file).start_time + 1, ..me(&file) },
             Wanted { pid_namespace: me(&file).pid_namespace + 1, ..me(&file) },
             Wanted { file: &other, ..me(&file) },
