@@ -32,6 +32,7 @@ pub struct Finding {
 }
 
 /// What a check saw.
+#[repr(C)]
 #[derive(Clone, Copy, Default, Debug)]
 pub struct CheckSummary {
     /// Items in the index.

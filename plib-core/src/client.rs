@@ -384,6 +384,7 @@ pub struct Client {
 pub struct ContextId(pub(crate) Owner);
 
 /// A client as seen from outside.
+#[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct ClientInfo {
     /// Its slot.
@@ -574,6 +575,7 @@ impl Client {
     ///
     /// # Safety
     /// The context was claimed from this client by the calling thread and is not in the middle of another operation.
+    #[cfg(not(loom))]
     #[inline]
     pub unsafe fn session(&self, id: ContextId) -> crate::gate::Session<'_> {
         crate::gate::Session::new(self.op(id.0))

@@ -19,6 +19,7 @@ macro_rules! counters {
         }
 
         /// Sums over all contexts since the heap was created, and gauges of the moment.
+        #[repr(C)]
         #[derive(Clone, Copy, Default, Debug)]
         pub struct Stats {
             $($(#[$doc])* pub $field: u64,)*
@@ -122,6 +123,7 @@ counters! {
 }
 
 /// One size class at the moment.
+#[repr(C)]
 #[derive(Clone, Copy, Default, Debug)]
 pub struct ClassStats {
     /// The class's number.

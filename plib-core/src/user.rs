@@ -4,6 +4,7 @@
 //! slice or reference. What was copied may be torn; whoever reads from the heap validates afterwards.
 
 use core::arch::asm;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// Caller memory to read.
 #[derive(Clone, Copy, Debug)]
@@ -37,36 +38,94 @@ impl Out {
     }
 }
 
-/// The address range that a caller's pointer must not touch.
+/// Addresses that a caller's pointer must not touch.
 #[derive(Clone, Copy, Debug)]
-pub struct Protected {
+pub struct Range {
     pub(crate) start: usize,
     pub(crate) len: usize,
 }
 
-impl Protected {
+impl Range {
     /// Whether `len` bytes at `ptr` are memory that a caller may hand in: not null when not empty, not wrapping,
-    /// wholly outside the heap.
+    /// wholly outside the range.
     #[inline]
     pub fn admits(&self, ptr: *const u8, len: usize) -> bool {
         if len == 0 {
             return true;
         }
-        // Counted from the heap's start, a range below it must not reach round to 0, and one above it must not wrap.
+        // Counted from the range's start, one below it must not reach round to 0, and one above it must not wrap.
         let offset = (ptr as usize).wrapping_sub(self.start);
         !ptr.is_null()
             && offset >= self.len
             && offset.checked_add(len - 1).is_some()
             && (ptr as usize).checked_add(len - 1).is_some()
     }
+
+    /// The same for at most 16 bytes, in two comparisons; it may refuse what `admits` would not.
+    #[inline(always)]
+    fn admits_short(&self, ptr: *const u8) -> bool {
+        let offset = (ptr as usize).wrapping_sub(self.start).wrapping_add(16);
+        offset >= self.len.wrapping_add(16) && (ptr as usize).wrapping_sub(1) < usize::MAX - 16
+    }
+}
+
+/// All addresses that a caller's pointer must not touch: the heap's and, behind a key, everything else that the key guards.
+#[derive(Clone, Copy)]
+pub struct Protected {
+    pub(crate) heap: Range,
+    pub(crate) others: Option<&'static Ranges>,
 }
 
 impl Protected {
-    /// The same for at most 16 bytes, in two comparisons; it may refuse what `admits` would not.
+    /// Whether `len` bytes at `ptr` are memory that a caller may hand in.
+    #[inline]
+    pub fn admits(&self, ptr: *const u8, len: usize) -> bool {
+        self.heap.admits(ptr, len) && self.others.is_none_or(|others| others.admit(ptr, len))
+    }
+
+    /// The same for at most 16 bytes; it may refuse what `admits` would not.
     #[inline(always)]
     pub fn admits_short(&self, ptr: *const u8) -> bool {
-        let offset = (ptr as usize).wrapping_sub(self.start).wrapping_add(16);
-        offset >= self.len.wrapping_add(16) && (ptr as usize).wrapping_sub(1) < usize::MAX - 16
+        self.heap.admits_short(ptr) && self.others.is_none_or(|others| others.admit(ptr, 16))
+    }
+}
+
+/// Ranges that a caller's pointers must not touch.
+#[repr(C)]
+pub struct Ranges {
+    /// How many there are, gaps included.
+    count: AtomicUsize,
+    /// Start and length; length 0 for a gap.
+    words: [[AtomicUsize; 2]; RANGES],
+}
+
+/// Ranges at most.
+pub const RANGES: usize = 65;
+
+impl Ranges {
+    /// Whether `len` bytes at `ptr` lie outside of all.
+    #[inline]
+    pub fn admit(&self, ptr: *const u8, len: usize) -> bool {
+        let count = self.count.load(Ordering::Acquire);
+        self.words.iter().take(count).all(|[start, bytes]| {
+            // The length first: a range that is just being made is there once its length is.
+            let there = bytes.load(Ordering::Acquire);
+            Range { start: start.load(Ordering::Relaxed), len: there }.admits(ptr, len)
+        })
+    }
+
+    /// Whether a place is a gap.
+    pub fn is_gap(&self, index: usize) -> bool {
+        self.words.get(index).is_none_or(|[_, len]| len.load(Ordering::Acquire) == 0)
+    }
+
+    /// Puts a range in a place that is a gap, or makes it one by a length of 0.
+    pub fn set(&self, index: usize, range: Range) {
+        let Some([start, len]) = self.words.get(index) else { return };
+        len.store(0, Ordering::Release);
+        start.store(range.start, Ordering::Release);
+        len.store(range.len, Ordering::Release);
+        self.count.fetch_max(index + 1, Ordering::AcqRel);
     }
 }
 
@@ -315,7 +374,7 @@ mod tests {
 
     #[test]
     fn protected_ranges_admit_only_what_is_outside() {
-        let p = Protected { start: 0x10000, len: 0x1000 };
+        let p = Range { start: 0x10000, len: 0x1000 };
         let at = |a: usize| core::ptr::without_provenance::<u8>(a);
         for (start, len, ok) in [
             (0xf000, 0x1000, true),

@@ -1,0 +1,186 @@
+//! This process's protection key, and the vault behind it: made when the first heap is opened that is to be guarded, and
+//! kept until the process ends. A forked child inherits both; its vault is emptied by the kernel.
+
+use crate::error::{Error, isolation_name};
+use crate::process;
+use plib_core::domain::Isolation;
+use plib_core::gate::{self, CONSTANTS, Entry, Gated, SEATS, STACKS, STRIDE, VAULT_SIZE};
+use std::io;
+use std::ptr::null_mut;
+use std::sync::OnceLock;
+
+/// A page of the processor.
+const PAGE: usize = 4096;
+
+/// What guards this process's heaps.
+#[derive(Debug)]
+pub(crate) struct Protection {
+    key: Key,
+    vault: usize,
+}
+
+/// A protection key of this process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Key(u32);
+
+/// Why there is none.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Missing {
+    /// The processor has no protection keys.
+    Processor,
+    /// It has, but the kernel has not switched them on.
+    Kernel,
+    /// All 15 keys are in use, or the kernel gave no memory: the error number.
+    Refused(i32),
+}
+
+/// What a program wants of a heap's protection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    least: Isolation,
+}
+
+impl Wanted {
+    /// What the program and PLIB_ISOLATION want together. An error if no machine could give it.
+    pub fn new(by_program: Isolation) -> Result<Self, Error> {
+        let by_environment = match std::env::var_os("PLIB_ISOLATION") {
+            None => Isolation::None,
+            Some(text) => match text.to_str() {
+                Some("" | "none") => Isolation::None,
+                Some("guarded") => Isolation::Guarded,
+                Some("sealed") => Isolation::Sealed,
+                _ => return Err(Error::Invalid("PLIB_ISOLATION must be none, guarded or sealed")),
+            },
+        };
+        let wanted = Self { least: by_program.max(by_environment) };
+        wanted.protection().map(|_| wanted)
+    }
+
+    /// What it leads to in this process; None for no protection.
+    pub fn protection(self) -> Result<Option<&'static Protection>, Error> {
+        let unavailable = |why| Error::Isolation { wanted: isolation_name(self.least), why };
+        match self.least {
+            Isolation::None => Ok(None),
+            Isolation::Guarded => get().map(Some).map_err(|missing| unavailable(missing.reason())),
+            Isolation::Sealed => Err(unavailable("this release gives 'none' and 'guarded'")),
+        }
+    }
+}
+
+impl Missing {
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Processor => "this processor has no protection keys (PKU)",
+            Self::Kernel => "the kernel has not switched the processor's protection keys on (boot without `nopku`)",
+            Self::Refused(libc::ENOSPC) => "all protection keys of this process are in use",
+            Self::Refused(libc::ENOMEM) => "there is no memory for what lies behind the key",
+            Self::Refused(_) => "the kernel refuses protection keys (a policy on system calls?)",
+        }
+    }
+}
+
+static PROTECTION: OnceLock<Result<Protection, Missing>> = OnceLock::new();
+
+/// This process's protection, made at the first call.
+fn get() -> Result<&'static Protection, Missing> {
+    PROTECTION.get_or_init(Protection::new).as_ref().map_err(|missing| *missing)
+}
+
+/// Whether the processor has protection keys and the kernel has switched them on, by CPUID: it is never tried.
+fn detect() -> Result<(), Missing> {
+    use std::arch::x86_64::{__cpuid, __cpuid_count};
+    let leaf = if __cpuid(0).eax < 7 { 0 } else { __cpuid_count(7, 0).ecx };
+    match (leaf >> 3 & 1, leaf >> 4 & 1) {
+        (1, 1) => Ok(()),
+        (1, _) => Err(Missing::Kernel),
+        _ => Err(Missing::Processor),
+    }
+}
+
+impl Protection {
+    fn new() -> Result<Self, Missing> {
+        detect()?;
+        let refused = |e: io::Error| Missing::Refused(e.raw_os_error().unwrap_or(0));
+        let key = Key::new().map_err(refused)?;
+        let vault = make_vault(key).map_err(refused)?;
+        let (mask, closed) = key.bits();
+        CONSTANTS.set(mask, closed, vault, process::vdso());
+        // SAFETY: the constants fill this page, and nobody writes them again.
+        process::checked(unsafe { libc::mprotect((&raw const CONSTANTS) as *mut _, PAGE, libc::PROT_READ) })
+            .map_err(refused)?;
+        Ok(Self { key, vault })
+    }
+
+    /// The key.
+    pub fn key(&self) -> Key {
+        self.key
+    }
+
+    /// The gate to a heap in place `index` of the vault.
+    pub fn gated(&self, index: u32) -> Gated {
+        // SAFETY: the constants are set, and the processor has keys; both for good.
+        unsafe { Gated::new(gate::enter as Entry, index) }
+    }
+
+    /// Whether `len` bytes at `start` are outside of the vault.
+    pub fn admits(&self, start: usize, len: usize) -> bool {
+        start.checked_add(len).is_some_and(|end| end <= self.vault || start >= self.vault + VAULT_SIZE)
+    }
+}
+
+impl Key {
+    /// A key that nobody in this process has, closed for this thread. For the others it was never open.
+    fn new() -> io::Result<Self> {
+        const DENY_ACCESS_AND_WRITE: usize = 3;
+        // SAFETY: takes numbers only.
+        let key = unsafe { libc::syscall(libc::SYS_pkey_alloc, 0usize, DENY_ACCESS_AND_WRITE) };
+        u32::try_from(key).map(Self).map_err(|_| io::Error::last_os_error())
+    }
+
+    /// Its bits in PKRU, and what they are when it denies everything.
+    fn bits(self) -> (u32, u32) {
+        let both = 3 << (2 * self.0);
+        (both, both)
+    }
+
+    /// Puts pages behind the key, and makes them readable and writable for who has it open: in one step, so there is no
+    /// moment at which they are accessible to others.
+    ///
+    /// # Safety
+    /// The range is a mapping of the caller's.
+    pub unsafe fn guard(self, base: *mut u8, len: usize) -> io::Result<()> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: passed on.
+        match unsafe { libc::syscall(libc::SYS_pkey_mprotect, base, len, protection, self.0) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+/// A fresh vault: empty in children, and in no core dump.
+fn make_vault(key: Key) -> io::Result<usize> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a fresh mapping; it is advised about and given its key before anybody knows of it. The pages below the stacks
+    // are inside of it.
+    unsafe {
+        let base = libc::mmap(null_mut(), VAULT_SIZE, libc::PROT_NONE, flags, -1, 0);
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let made = process::checked(libc::madvise(base, VAULT_SIZE, libc::MADV_WIPEONFORK))
+            .and_then(|_| process::checked(libc::madvise(base, VAULT_SIZE, libc::MADV_DONTDUMP)))
+            .and_then(|_| key.guard(base.cast(), VAULT_SIZE))
+            .and_then(|()| {
+                (0..SEATS).try_for_each(|seat| {
+                    let below = base.cast::<u8>().add(STACKS + seat * STRIDE);
+                    process::checked(libc::mprotect(below.cast(), PAGE, libc::PROT_NONE)).map(drop)
+                })
+            });
+        if let Err(e) = made {
+            libc::munmap(base, VAULT_SIZE);
+            return Err(e);
+        }
+        Ok(base as usize)
+    }
+}
