@@ -8,6 +8,9 @@ const SYS_FCNTL: usize = 72;
 const SYS_CLOCK_GETTIME: usize = 228;
 const SYS_TGKILL: usize = 234;
 const SYS_MEMBARRIER: usize = 324;
+const SYS_PKEY_MPROTECT: usize = 329;
+const SYS_PKEY_ALLOC: usize = 330;
+const SYS_PKEY_FREE: usize = 331;
 
 const MS_SYNC: usize = 4;
 const F_OFD_GETLK: usize = 36;
@@ -30,6 +33,41 @@ unsafe fn syscall4(number: usize, a: usize, b: usize, c: usize, d: usize) -> isi
              lateout("rcx") _, lateout("r11") _, options(nostack));
     }
     result
+}
+
+/// An errno number (errno(3)).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Errno(pub i32);
+
+impl Errno {
+    /// EINVAL.
+    pub const INVALID: Self = Self(22);
+}
+
+/// What a system call returned: a number, or an errno negated.
+fn answer(result: isize) -> Result<usize, Errno> {
+    usize::try_from(result).map_err(|_| Errno(result.wrapping_neg() as i32))
+}
+
+/// Takes a protection key of the process; the calling thread gets `rights`, two bits of PKRU. Its number.
+pub fn pkey_alloc(rights: u32) -> Result<usize, Errno> {
+    // SAFETY: takes numbers only, and changes the bits of a key that had no owner.
+    answer(unsafe { syscall4(SYS_PKEY_ALLOC, 0, rights as usize, 0, 0) })
+}
+
+/// Gives a protection key back; pages that carry it keep it.
+pub fn pkey_free(key: usize) -> Result<(), Errno> {
+    // SAFETY: takes a number only; no memory of ours changes.
+    answer(unsafe { syscall4(SYS_PKEY_FREE, key, 0, 0, 0) }).map(drop)
+}
+
+/// Gives pages a protection and a protection key.
+///
+/// # Safety
+/// The pages are the caller's, and nothing relies on how they were protected.
+pub unsafe fn pkey_mprotect(start: *mut u8, len: usize, protection: usize, key: usize) -> Result<(), Errno> {
+    // SAFETY: passed on; memory that is not mapped is refused.
+    answer(unsafe { syscall4(SYS_PKEY_MPROTECT, start as usize, len, protection, key) }).map(drop)
 }
 
 /// Brings pages of a mapping to where the file is stored; nothing to do on tmpfs. What cannot be written stays dirty.

@@ -69,7 +69,7 @@ pub use cache::{Cache, Item, OpenOptions};
 pub use create::CreateOptions;
 pub use error::Error;
 pub use info::{CheckReport, HeapInfo};
-pub use plib_core::domain::Isolation;
+pub use plib_core::domain::{Isolation, ProtectionKeys};
 pub use plib_core::layout::{
     CLASSES, HEAP_SIZE_MAX, HEAP_SIZE_MIN, ITEM_HEADER, ITEM_SIZE_MAX_DEFAULT, ITEM_SIZE_MAX_LIMIT, KEY_MAX,
 };

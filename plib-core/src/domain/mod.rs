@@ -1,6 +1,16 @@
 //! The protection domain: what keeps the program out of the heap between calls.
 //!
-//! This release has the tier `none`; `guarded` and `sealed` will be further variants behind the same two calls.
+//! This release has the tier `none`; `guarded` and `sealed` will be further variants behind the same two calls. What they stand on
+//! is here already: whether the machine has protection keys ([`ProtectionKeys`]), a key and its pages ([`ProtectionKey`]), and
+//! what a thread may do with them ([`Pkru`]). Nothing here opens a key; that is the gate's.
+
+mod detect;
+mod key;
+mod pkru;
+
+pub use detect::{KeysOn, ProtectionKeys};
+pub use key::{Protection, ProtectionKey};
+pub use pkru::{Access, Pkru};
 
 /// What holds between calls.
 #[repr(u32)]

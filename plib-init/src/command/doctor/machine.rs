@@ -1,7 +1,9 @@
 //! CPU, kernel, pages.
 
 use std::ffi::CStr;
-use std::fs;
+use std::{fs, io};
+
+use plib::ProtectionKeys;
 
 use super::Check;
 
@@ -9,7 +11,7 @@ use super::Check;
 const KERNEL_NEEDED: (u32, u32) = (4, 16);
 
 pub(super) fn checks() -> Vec<Check> {
-    vec![cpu(), keys(), kernel(), membarrier(), pid_namespace(), reserved_huge_pages()]
+    vec![cpu(), protection_keys(), kernel(), sealing_check(), membarrier(), pid_namespace(), reserved_huge_pages()]
 }
 
 fn cpu() -> Check {
@@ -26,52 +28,72 @@ fn cpu() -> Check {
     }
 }
 
-/// Whether protection keys can be used.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Keys {
-    Usable,
-    /// The CPU has them (leaf 7 ECX bit 3), the kernel did not switch them on (bit 4).
-    Off,
-    Absent,
-}
-
-impl Keys {
-    pub(super) fn usable(self) -> bool {
-        self == Self::Usable
-    }
-
-    pub(super) fn describe(self) -> &'static str {
-        match self {
-            Self::Usable => "protection keys (PKU) are on",
-            Self::Off => "the CPU has protection keys (PKU), the kernel has them off",
-            Self::Absent => "this CPU has no protection keys (PKU)",
-        }
-    }
-
-    /// From ECX of CPUID leaf 7 (Intel SDM vol. 2A, CPUID): bit 3 PKU, bit 4 OSPKE.
-    fn from_ecx(ecx: u32) -> Self {
-        match (ecx >> 3 & 1, ecx >> 4 & 1) {
-            (_, 1) => Self::Usable,
-            (1, _) => Self::Off,
-            _ => Self::Absent,
-        }
-    }
-}
-
-/// Asks the CPU.
-pub(super) fn protection_keys() -> Keys {
-    use std::arch::x86_64::{__cpuid, __cpuid_count};
-    let highest = __cpuid(0).eax;
-    if highest < 7 { Keys::Absent } else { Keys::from_ecx(__cpuid_count(7, 0).ecx) }
-}
-
-fn keys() -> Check {
-    let keys = protection_keys();
+/// What the processor and the kernel say of protection keys, in words.
+pub(super) const fn describe(keys: ProtectionKeys) -> &'static str {
     match keys {
-        Keys::Usable => Check::ok("protection keys", keys.describe()),
-        Keys::Off => Check::note("protection keys", keys.describe(), "remove `nopku` from the kernel's command line and restart (the kernel needs CONFIG_X86_INTEL_MEMORY_PROTECTION_KEYS)")
+        ProtectionKeys::On(_) => "protection keys (PKU) are on",
+        ProtectionKeys::Off => "the CPU has protection keys (PKU), the kernel has them off",
+        ProtectionKeys::Absent => "this CPU has no protection keys (PKU)",
+    }
+}
+
+fn protection_keys() -> Check {
+    let what = "protection keys";
+    let keys = ProtectionKeys::detect();
+    let found = describe(keys);
+    match keys {
+        ProtectionKeys::On(_) => match free_keys() {
+            Ok(0) => Check::note(what, format!("{found}; this process has none left"), "something gave all 15 away before: start plib without it"),
+            Ok(count) => Check::ok(what, format!("{found}; {count} of 15 are free")),
+            Err(e) => Check::note(what, format!("{found}; pkey_alloc: {e}"), "use a container policy (seccomp) that lets pkey_alloc(2), pkey_mprotect(2) and pkey_free(2) through"),
+        },
+        ProtectionKeys::Off => Check::note(what, found, "remove `nopku` from the kernel's command line and restart (the kernel needs CONFIG_X86_INTEL_MEMORY_PROTECTION_KEYS)")
             .fix("grep -o nopku /proc/cmdline"),
-        Keys::Absent => Check::note("protection keys", keys.describe(), "only isolation 'none' can be had on it (Intel since Skylake-SP, AMD since Zen 3; a virtual machine must pass them on)"),
+        ProtectionKeys::Absent => Check::note(what, found, "only isolation 'none' can be had on it (Intel since Skylake-SP, AMD since Zen 3; a virtual machine must pass them on)"),
+    }
+}
+
+/// How many keys this process could have: takes them all and gives them back.
+fn free_keys() -> io::Result<usize> {
+    const DISABLE_ACCESS: libc::c_int = 1;
+    let mut taken = Vec::new();
+    let refused = loop {
+        // SAFETY: takes two numbers; no page carries a key that was free.
+        match unsafe { libc::syscall(libc::SYS_pkey_alloc, 0, DISABLE_ACCESS) } {
+            key if key > 0 => taken.push(key),
+            _ => break io::Error::last_os_error(),
+        }
+    };
+    for key in &taken {
+        // SAFETY: the key was taken above and no page got it.
+        unsafe { libc::syscall(libc::SYS_pkey_free, *key) };
+    }
+    if refused.raw_os_error() == Some(libc::ENOSPC) { Ok(taken.len()) } else { Err(refused) }
+}
+
+/// The oldest kernel that isolation 'sealed' will stand on.
+pub(super) const KERNEL_SEALED: (u32, u32) = (6, 12);
+
+/// Whether mappings can be sealed (mseal, Linux 6.10): sealing no bytes at all succeeds where it is known.
+pub(super) fn sealing() -> io::Result<()> {
+    const SYS_MSEAL: libc::c_long = 462;
+    // SAFETY: of length 0 it touches no mapping.
+    match unsafe { libc::syscall(SYS_MSEAL, 0, 0, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn sealing_check() -> Check {
+    let what = "sealing";
+    match sealing() {
+        Ok(()) => Check::ok(what, "mappings can be sealed (mseal)"),
+        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => {
+            Check::note(what, "no mseal", "isolation 'sealed' will seal mappings, which Linux 6.10 and newer can")
+        }
+        Err(e) => {
+            Check::note(what, format!("mseal: {e}"), "use a container policy (seccomp) that lets mseal(2) through")
+        }
     }
 }
 
@@ -102,7 +124,7 @@ fn kernel() -> Check {
     if parse_version(&release) < KERNEL_NEEDED {
         return Check::problem("kernel", release, format!("Linux {major}.{minor} or newer is needed"));
     }
-    if kernel_version() < (6, 12) {
+    if kernel_version() < KERNEL_SEALED {
         return Check::note("kernel", format!("Linux {release}"), "isolation 'sealed' will need Linux 6.12 or newer");
     }
     Check::ok("kernel", format!("Linux {release}"))
@@ -161,13 +183,6 @@ fn reserved_huge_pages() -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn cpuid_bits() {
-        assert_eq!(Keys::from_ecx(0), Keys::Absent);
-        assert_eq!(Keys::from_ecx(1 << 3), Keys::Off);
-        assert_eq!(Keys::from_ecx(3 << 3), Keys::Usable);
-    }
 
     #[test]
     fn kernel_versions() {

@@ -8,6 +8,7 @@ mod trial;
 use std::io::{self, Write};
 
 use clap::Args;
+use plib::ProtectionKeys;
 use serde::Serialize;
 
 use crate::context::Context;
@@ -84,6 +85,7 @@ struct Tier {
 struct Diagnosis {
     isolation: &'static str,
     works: bool,
+    protection_keys: &'static str,
     tiers: Vec<Tier>,
     checks: Vec<Check>,
 }
@@ -95,34 +97,33 @@ impl Diagnosis {
         checks.extend(limits::checks());
         let works = checks.iter().all(|c| c.level != Level::Problem);
         // The only tier of this release; the protected ones come with the gate.
-        Self { isolation: "none", works, tiers: tiers(), checks }
+        let keys = ProtectionKeys::detect();
+        let protection_keys = match keys {
+            ProtectionKeys::On(_) => "on",
+            ProtectionKeys::Off => "off",
+            ProtectionKeys::Absent => "absent",
+        };
+        let tiers = tiers(keys, machine::kernel_version(), machine::sealing().is_ok());
+        Self { isolation: "none", works, protection_keys, tiers, checks }
     }
 }
 
-/// The isolation tiers (docs/design.md) with what each needs.
-fn tiers() -> Vec<Tier> {
-    let keys = machine::protection_keys();
-    let sealing = machine::kernel_version() >= (6, 12);
-    let reason =
-        |able: bool, missing: String| if able { "the machine could; this release cannot yet".into() } else { missing };
-    let sealed_needs = match (keys.usable(), sealing) {
-        (false, _) => keys.describe().to_owned(),
-        (true, _) => "needs Linux 6.12 or newer".into(),
+/// The isolation tiers (docs/design.md), what of each this machine would allow, and what is missing.
+fn tiers(keys: ProtectionKeys, kernel: (u32, u32), sealing: bool) -> Vec<Tier> {
+    let (major, minor) = machine::KERNEL_SEALED;
+    let no_keys = (keys.on().is_none()).then(|| machine::describe(keys).to_owned());
+    let old = (kernel < machine::KERNEL_SEALED).then(|| format!("needs Linux {major}.{minor} or newer"));
+    let unsealed = (!sealing).then(|| "needs mseal(2)".to_owned());
+    let tier = |tier, missing: Option<String>| Tier {
+        tier,
+        machine: missing.is_none(),
+        release: false,
+        why: missing.unwrap_or_else(|| "the machine could; this release cannot yet".into()),
     };
     vec![
         Tier { tier: "none", machine: true, release: true, why: "programs that share a heap trust each other".into() },
-        Tier {
-            tier: "guarded",
-            machine: keys.usable(),
-            release: false,
-            why: reason(keys.usable(), keys.describe().into()),
-        },
-        Tier {
-            tier: "sealed",
-            machine: keys.usable() && sealing,
-            release: false,
-            why: reason(keys.usable() && sealing, sealed_needs),
-        },
+        tier("guarded", no_keys.clone()),
+        tier("sealed", no_keys.or(old).or(unsealed)),
     ]
 }
 
@@ -157,4 +158,21 @@ fn write(w: &mut dyn Write, paint: Paint, diagnosis: &Diagnosis) -> io::Result<(
     }
     let verdict = if diagnosis.works { paint.good("plib works here") } else { paint.bad("plib does not work here") };
     writeln!(w, "\n{verdict}; isolation is '{}'", diagnosis.isolation)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allowed(keys: ProtectionKeys, kernel: (u32, u32), sealing: bool) -> Vec<(bool, bool)> {
+        tiers(keys, kernel, sealing).iter().map(|t| (t.machine, t.release)).collect()
+    }
+
+    #[test]
+    fn without_keys_only_none_can_be_had_and_no_machine_makes_this_release_do_more() {
+        for keys in [ProtectionKeys::Absent, ProtectionKeys::Off] {
+            assert_eq!(allowed(keys, (6, 12), true), [(true, true), (false, false), (false, false)]);
+            assert!(tiers(keys, (6, 12), true)[2].why.contains("PKU"));
+        }
+    }
 }
