@@ -11,7 +11,6 @@
 //! context state:     client incarnation 24 | client slot 12 | incarnation 16 | busy 1
 //! ```
 
-use crate::domain::Domain;
 use crate::hash::mix;
 use crate::heap::Heap;
 use crate::layout::{CLASSES, CLIENT_SIZE, CONTEXT_SIZE, QUOTA_EIGHTHS};
@@ -376,7 +375,6 @@ pub struct Client {
     /// Whether every reader is covered by `membarrier`; else each fences for itself.
     barrier: bool,
     pub(crate) clock: sys::Clock,
-    pub(crate) domain: Domain,
 }
 
 /// A claimed op context.
@@ -424,7 +422,6 @@ impl Client {
             lock_fd: p.lock_fd,
             barrier: sys::register_barrier(),
             clock,
-            domain: Domain::none(),
         };
         if let Ok(id) = client.claim_context(0) {
             client.op(id.0).reap();
@@ -453,11 +450,6 @@ impl Client {
     /// The heap.
     pub fn heap(&self) -> Heap {
         self.heap
-    }
-
-    /// What holds between calls.
-    pub fn isolation(&self) -> crate::domain::Isolation {
-        self.domain.isolation()
     }
 
     /// Claims a context for thread `tid`: a free one, or one whose owner is dead after recovering it.

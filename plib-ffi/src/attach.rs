@@ -147,7 +147,12 @@ impl Record {
                 lock_fd: self.kept,
                 vdso: process::vdso(),
             };
-            Client::register(heap, params).map_err(|status| Fault { status, field: "client slot", expected: 0, found: 0 })
+            Client::register(heap, params).map_err(|status| Fault {
+                status,
+                field: "client slot",
+                expected: 0,
+                found: 0,
+            })
         })
     }
 

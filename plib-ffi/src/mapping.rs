@@ -1,7 +1,8 @@
 //! Shared mappings of heap files.
 
-use crate::protection::Key;
+use crate::protection::guard;
 use crate::room;
+use plib_core::domain::ProtectionKey;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
@@ -20,7 +21,7 @@ pub(crate) struct Mapping {
 
 impl Mapping {
     /// Maps `len` bytes of the file, which must have as many, behind `key` if one is given.
-    pub fn new(file: BorrowedFd<'_>, len: usize, key: Option<Key>) -> io::Result<Self> {
+    pub fn new(file: BorrowedFd<'_>, len: usize, key: Option<ProtectionKey>) -> io::Result<Self> {
         let reserved = len.checked_add(ALIGNMENT).ok_or(io::ErrorKind::InvalidInput)?;
         let failed = |at| if at == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(at as usize) };
         // SAFETY: reserves fresh addresses.
@@ -60,7 +61,7 @@ impl Mapping {
         let mapping = mapped.map(|base| Self { base: base as *mut u8, len })?;
         if let Some(key) = key {
             // SAFETY: the mapping is ours, and nobody knows of it.
-            unsafe { key.guard(mapping.base, end - base)? };
+            unsafe { guard(key, mapping.base, end - base)? };
         }
         Ok(mapping)
     }

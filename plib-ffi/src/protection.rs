@@ -3,8 +3,10 @@
 
 use crate::error::{Error, isolation_name};
 use crate::process;
-use plib_core::domain::Isolation;
+use plib_core::domain::Protection::ReadWrite;
+use plib_core::domain::{Access, Isolation, Pkru, ProtectionKey, ProtectionKeys};
 use plib_core::gate::{self, CONSTANTS, Entry, Gated, SEATS, STACKS, STRIDE, VAULT_SIZE};
+use plib_core::sys::Errno;
 use std::io;
 use std::ptr::null_mut;
 use std::sync::OnceLock;
@@ -15,13 +17,9 @@ const PAGE: usize = 4096;
 /// What guards this process's heaps.
 #[derive(Debug)]
 pub(crate) struct Protection {
-    key: Key,
+    key: ProtectionKey,
     vault: usize,
 }
-
-/// A protection key of this process.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Key(u32);
 
 /// Why there is none.
 #[derive(Debug, Clone, Copy)]
@@ -86,24 +84,18 @@ fn get() -> Result<&'static Protection, Missing> {
     PROTECTION.get_or_init(Protection::new).as_ref().map_err(|missing| *missing)
 }
 
-/// Whether the processor has protection keys and the kernel has switched them on, by CPUID: it is never tried.
-fn detect() -> Result<(), Missing> {
-    use std::arch::x86_64::{__cpuid, __cpuid_count};
-    let leaf = if __cpuid(0).eax < 7 { 0 } else { __cpuid_count(7, 0).ecx };
-    match (leaf >> 3 & 1, leaf >> 4 & 1) {
-        (1, 1) => Ok(()),
-        (1, _) => Err(Missing::Kernel),
-        _ => Err(Missing::Processor),
-    }
-}
-
 impl Protection {
     fn new() -> Result<Self, Missing> {
-        detect()?;
+        let on = match ProtectionKeys::detect() {
+            ProtectionKeys::On(proof) => proof,
+            ProtectionKeys::Off => return Err(Missing::Kernel),
+            ProtectionKeys::Absent => return Err(Missing::Processor),
+        };
+        // Closed for this thread. For the others it was never open.
+        let key = ProtectionKey::allocate(on, Access::Closed).map_err(|Errno(number)| Missing::Refused(number))?;
         let refused = |e: io::Error| Missing::Refused(e.raw_os_error().unwrap_or(0));
-        let key = Key::new().map_err(refused)?;
         let vault = make_vault(key).map_err(refused)?;
-        let (mask, closed) = key.bits();
+        let (mask, closed) = (Pkru::mask(key), Pkru(0).with(key, Access::Closed).0);
         CONSTANTS.set(mask, closed, vault, process::vdso());
         // SAFETY: the constants fill this page, and nobody writes them again.
         process::checked(unsafe { libc::mprotect((&raw const CONSTANTS) as *mut _, PAGE, libc::PROT_READ) })
@@ -112,7 +104,7 @@ impl Protection {
     }
 
     /// The key.
-    pub fn key(&self) -> Key {
+    pub fn key(&self) -> ProtectionKey {
         self.key
     }
 
@@ -128,38 +120,17 @@ impl Protection {
     }
 }
 
-impl Key {
-    /// A key that nobody in this process has, closed for this thread. For the others it was never open.
-    fn new() -> io::Result<Self> {
-        const DENY_ACCESS_AND_WRITE: usize = 3;
-        // SAFETY: takes numbers only.
-        let key = unsafe { libc::syscall(libc::SYS_pkey_alloc, 0usize, DENY_ACCESS_AND_WRITE) };
-        u32::try_from(key).map(Self).map_err(|_| io::Error::last_os_error())
-    }
-
-    /// Its bits in PKRU, and what they are when it denies everything.
-    fn bits(self) -> (u32, u32) {
-        let both = 3 << (2 * self.0);
-        (both, both)
-    }
-
-    /// Puts pages behind the key, and makes them readable and writable for who has it open: in one step, so there is no
-    /// moment at which they are accessible to others.
-    ///
-    /// # Safety
-    /// The range is a mapping of the caller's.
-    pub unsafe fn guard(self, base: *mut u8, len: usize) -> io::Result<()> {
-        let protection = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: passed on.
-        match unsafe { libc::syscall(libc::SYS_pkey_mprotect, base, len, protection, self.0) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
-    }
+/// Puts a fresh mapping behind the key, readable and writable for who has it open.
+///
+/// # Safety
+/// As for [`ProtectionKey::guard`].
+pub(crate) unsafe fn guard(key: ProtectionKey, base: *mut u8, len: usize) -> io::Result<()> {
+    // SAFETY: passed on.
+    unsafe { key.guard(base, len, ReadWrite) }.map_err(|Errno(number)| io::Error::from_raw_os_error(number))
 }
 
 /// A fresh vault: empty in children, and in no core dump.
-fn make_vault(key: Key) -> io::Result<usize> {
+fn make_vault(key: ProtectionKey) -> io::Result<usize> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     // SAFETY: a fresh mapping; it is advised about and given its key before anybody knows of it. The pages below the stacks
     // are inside of it.
@@ -170,7 +141,7 @@ fn make_vault(key: Key) -> io::Result<usize> {
         }
         let made = process::checked(libc::madvise(base, VAULT_SIZE, libc::MADV_WIPEONFORK))
             .and_then(|_| process::checked(libc::madvise(base, VAULT_SIZE, libc::MADV_DONTDUMP)))
-            .and_then(|_| key.guard(base.cast(), VAULT_SIZE))
+            .and_then(|_| guard(key, base.cast(), VAULT_SIZE))
             .and_then(|()| {
                 (0..SEATS).try_for_each(|seat| {
                     let below = base.cast::<u8>().add(STACKS + seat * STRIDE);

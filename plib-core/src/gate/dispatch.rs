@@ -28,11 +28,7 @@ pub(super) unsafe extern "sysv64" fn dispatch(vault: *const Vault, number: u32, 
     let answer = Work { vault, number, call }.answer();
     // SAFETY: as above.
     unsafe {
-        user::copy(
-            block.cast::<u8>().add(offset_of!(Block, answer)),
-            (&raw const answer).cast(),
-            size_of::<Answer>(),
-        );
+        user::copy(block.cast::<u8>().add(offset_of!(Block, answer)), (&raw const answer).cast(), size_of::<Answer>());
     }
 }
 
@@ -84,17 +80,13 @@ impl Work {
         unsafe {
             match operation {
                 Operation::Get => op.get(call.input(0), call.output(2)).map(got_words),
-                Operation::GetAndTouch => {
-                    op.get_and_touch(call.input(0), exptime(4), call.output(2)).map(got_words)
-                }
+                Operation::GetAndTouch => op.get_and_touch(call.input(0), exptime(4), call.output(2)).map(got_words),
                 Operation::Store => {
                     let mode = mode(call.word(4), call.word(5)).ok_or(Status::Invalid)?;
                     let stored = op.store(mode, call.input(0), call.input(2), call.word(6) as u32, exptime(7));
                     stored.map(|cas| words([cas]))
                 }
-                Operation::Delete => {
-                    op.delete(call.input(0), (call.word(2) != 0).then_some(call.word(3))).map(nothing)
-                }
+                Operation::Delete => op.delete(call.input(0), (call.word(2) != 0).then_some(call.word(3))).map(nothing),
                 Operation::Arith => {
                     let initial = (call.word(4) != 0).then_some((call.word(5), exptime(6)));
                     let done = op.arith(call.input(0), call.word(2), call.word(3) != 0, initial);

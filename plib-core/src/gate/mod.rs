@@ -122,8 +122,7 @@ impl Gated {
         let mut summary = MaybeUninit::<CheckSummary>::uninit();
         let mut findings = [RawFinding::default(); FINDINGS];
         let to = [summary.as_mut_ptr() as u64, size_of::<CheckSummary>() as u64];
-        let [told, ..] =
-            self.ask(Operation::Check, [to[0], to[1], findings.as_mut_ptr() as u64, FINDINGS as u64])?;
+        let [told, ..] = self.ask(Operation::Check, [to[0], to[1], findings.as_mut_ptr() as u64, FINDINGS as u64])?;
         for raw in findings.iter().take(told as usize) {
             // SAFETY: the gate filled in as many.
             report(unsafe { raw.finding() });

@@ -100,10 +100,7 @@ impl Vault {
     pub(super) fn attach(&'static self, index: u32, wanted: &Attach, vdso: usize) -> Result<(), Fault> {
         let taken = Fault::new(Status::Full, "place in the vault", HEAPS as u64, index.into());
         let place = self.heaps.get(index as usize).ok_or(taken)?;
-        place
-            .state
-            .compare_exchange(EMPTY, CHANGING, Ordering::Acquire, Ordering::Relaxed)
-            .map_err(|_| taken)?;
+        place.state.compare_exchange(EMPTY, CHANGING, Ordering::Acquire, Ordering::Relaxed).map_err(|_| taken)?;
         self.ranges.set(index as usize, Range { start: wanted.base, len: wanted.len });
         // SAFETY: the process that gives the mapping vouches for it; it is taken away only after `detach`.
         let heap = unsafe { Heap::attach(wanted.base as *mut u8, wanted.len, wanted.boot_id) };
@@ -130,7 +127,10 @@ impl Vault {
     /// Leaves a heap, on behalf of a call that has seat `mine`. Busy if a call keeps a seat for too long.
     pub(super) fn detach(&'static self, mine: u32, index: u32) -> Result<(), Status> {
         let place = self.heaps.get(index as usize).ok_or(Status::Invalid)?;
-        place.state.compare_exchange(OPEN, CHANGING, Ordering::AcqRel, Ordering::Relaxed).map_err(|_| Status::Invalid)?;
+        place
+            .state
+            .compare_exchange(OPEN, CHANGING, Ordering::AcqRel, Ordering::Relaxed)
+            .map_err(|_| Status::Invalid)?;
         // SAFETY: it was open, and nobody but us makes it empty.
         let client = unsafe { (*place.client.get()).assume_init_ref() };
         for (number, seat) in self.seats.iter().enumerate() {
