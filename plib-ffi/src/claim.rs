@@ -22,6 +22,7 @@ use crate::error::Error;
 use crate::handle;
 use crate::process;
 use crate::quiet::Quiet;
+use crate::signals;
 use crate::stack::{self, Stack};
 use crate::world::{Guard, World};
 use plib_core::domain::Isolation;
@@ -351,7 +352,10 @@ fn fill(guard: &Guard, claim: &Claim, index: usize, key: u64) -> Result<(), Erro
             // SAFETY: the context was claimed for this thread, and the attachment stays until the claim is released.
             (unsafe { client.session(context) }, Some(context))
         }
-        Way::Gated(gated, _) => (Session::gated(*gated), None),
+        Way::Gated(gated, _) => {
+            signals::look_again();
+            (Session::gated(*gated), None)
+        }
     };
     claim.attachment.store((&raw const *attachment).cast_mut(), Ordering::Relaxed);
     claim.base.store(attachment.mapping.base() as usize, Ordering::Relaxed);

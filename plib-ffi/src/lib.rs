@@ -37,7 +37,7 @@
 //! | `name`, `create`, `attach` | heap files: where they are, how one is made and mapped |
 //! | `world`, `claim`, `handle` | what a process knows of its open heaps, and its threads of their op contexts |
 //! | `stack`, `quiet` | what signal handlers and cancellation may do to a thread, and may not |
-//! | `protection` | the protection key, and the vault behind it |
+//! | `protection`, `signals` | the protection key and the vault behind it; signal handlers that come during a call |
 //! | `process`, `other_process`, `mapping`, `pages`, `room` | the operating system |
 #![warn(missing_docs)]
 
@@ -59,6 +59,7 @@ mod protection;
 mod quiet;
 mod room;
 mod scan;
+mod signals;
 mod stack;
 mod sweep;
 mod watch;

@@ -2,7 +2,7 @@
 //! kept until the process ends. A forked child inherits both; its vault is emptied by the kernel.
 
 use crate::error::{Error, isolation_name};
-use crate::process;
+use crate::{process, signals};
 use plib_core::domain::Protection::ReadWrite;
 use plib_core::domain::{Access, Isolation, Pkru, ProtectionKey, ProtectionKeys};
 use plib_core::gate::{self, CONSTANTS, Entry, Gated, SEATS, STACKS, STRIDE, VAULT_SIZE};
@@ -94,12 +94,13 @@ impl Protection {
         // Closed for this thread. For the others it was never open.
         let key = ProtectionKey::allocate(on, Access::Closed).map_err(|Errno(number)| Missing::Refused(number))?;
         let refused = |e: io::Error| Missing::Refused(e.raw_os_error().unwrap_or(0));
-        let vault = make_vault(key).map_err(refused)?;
+        let vault = make_vault(key, signals::sees_all()).map_err(refused)?;
         let (mask, closed) = (Pkru::mask(key), Pkru(0).with(key, Access::Closed).0);
         CONSTANTS.set(mask, closed, vault, process::vdso());
         // SAFETY: the constants fill this page, and nobody writes them again.
         process::checked(unsafe { libc::mprotect((&raw const CONSTANTS) as *mut _, PAGE, libc::PROT_READ) })
             .map_err(refused)?;
+        signals::begin();
         Ok(Self { key, vault })
     }
 
@@ -129,8 +130,8 @@ pub(crate) unsafe fn guard(key: ProtectionKey, base: *mut u8, len: usize) -> io:
     unsafe { key.guard(base, len, ReadWrite) }.map_err(|Errno(number)| io::Error::from_raw_os_error(number))
 }
 
-/// A fresh vault: empty in children, and in no core dump.
-fn make_vault(key: ProtectionKey) -> io::Result<usize> {
+/// A fresh vault: empty in children, and in no core dump. Its stacks carry the key if no signal handler may come to run on them.
+fn make_vault(key: ProtectionKey, guard_stacks: bool) -> io::Result<usize> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     // SAFETY: a fresh mapping; it is advised about and given its key before anybody knows of it. The pages below the stacks
     // are inside of it.
@@ -141,7 +142,12 @@ fn make_vault(key: ProtectionKey) -> io::Result<usize> {
         }
         let made = process::checked(libc::madvise(base, VAULT_SIZE, libc::MADV_WIPEONFORK))
             .and_then(|_| process::checked(libc::madvise(base, VAULT_SIZE, libc::MADV_DONTDUMP)))
-            .and_then(|_| guard(key, base.cast(), VAULT_SIZE))
+            .and_then(|_| guard(key, base.cast(), if guard_stacks { VAULT_SIZE } else { STACKS }))
+            .and_then(|()| {
+                let (stacks, open) = (base.cast::<u8>().add(STACKS), libc::PROT_READ | libc::PROT_WRITE);
+                let len = VAULT_SIZE - STACKS;
+                if guard_stacks { Ok(()) } else { process::checked(libc::mprotect(stacks.cast(), len, open)).map(drop) }
+            })
             .and_then(|()| {
                 (0..SEATS).try_for_each(|seat| {
                     let below = base.cast::<u8>().add(STACKS + seat * STRIDE);

@@ -13,7 +13,8 @@
 
 use super::call::Block;
 use super::dispatch::dispatch;
-use super::vault::{SEAT_SIZE, SEATS, STACKS, STRIDE, TAKEN_AT, Vault};
+use super::signal::defer;
+use super::vault::{SEAT_SIZE, SEATS, SIGNALS_AT, STACKS, STRIDE, TAKEN_AT, Vault};
 use core::arch::naked_asm;
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -54,16 +55,27 @@ impl Constants {
     }
 }
 
-/// The gate as a function: takes an argument block, and the number of the seat to try first; returns the seat that it
-/// had, or [`SEATS`] if all were taken and nothing was done.
-pub type Entry = unsafe extern "sysv64" fn(*mut Block, u32) -> u32;
+/// What comes back through the gate besides the answer.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Left {
+    /// The seat that the call had, or [`SEATS`] if all were taken and nothing was done.
+    pub seat: u64,
+    /// Signals that came meanwhile, as a kernel's signal set: blocked, and waiting to be let in.
+    pub signals: u64,
+}
+
+/// The gate as a function: takes an argument block, and the number of the seat to try first.
+pub type Entry = unsafe extern "sysv64" fn(*mut Block, u32) -> Left;
+
+pub(super) const VAULT_AT: usize = offset_of!(Constants, vault);
 
 /// The way through the gate of this copy of the library.
 ///
 /// # Safety
 /// The processor has protection keys and the kernel has switched them on; [`CONSTANTS`] are set.
 #[unsafe(naked)]
-pub unsafe extern "sysv64" fn enter(block: *mut Block, hint: u32) -> u32 {
+pub unsafe extern "sysv64" fn enter(block: *mut Block, hint: u32) -> Left {
     naked_asm!(
         "endbr64",
         "push rbp",
@@ -74,7 +86,12 @@ pub unsafe extern "sysv64" fn enter(block: *mut Block, hint: u32) -> u32 {
         "push r15",
         "mov r12, rdi",
         "mov r13d, esi",
+        "test r12, r12",
+        "jz 9f",
         // Open. ecx and edx must be 0 for wrpkru; rdpkru makes edx 0.
+        ".globl plib_gate_open",
+        ".hidden plib_gate_open",
+        "plib_gate_open:",
         "xor ecx, ecx",
         "rdpkru",
         "mov r8d, dword ptr [rip + {constants} + {mask}]",
@@ -83,8 +100,10 @@ pub unsafe extern "sysv64" fn enter(block: *mut Block, hint: u32) -> u32 {
         "wrpkru",
         "test eax, dword ptr [rip + {constants} + {mask}]",
         "jnz 9f",
-        // A seat: the one wished for, or the next that is free.
         "mov rbx, qword ptr [rip + {constants} + {vault}]",
+        "test r12, r12",
+        "jz 8f",
+        // A seat: the one wished for, or the next that is free.
         "mov r14d, {seats}",
         "2:",
         "cmp r13d, {seats}",
@@ -102,6 +121,7 @@ pub unsafe extern "sysv64" fn enter(block: *mut Block, hint: u32) -> u32 {
         "dec r14d",
         "jnz 2b",
         "mov r13d, {seats}",
+        "xor r14d, r14d",
         "jmp 5f",
         // Its stack, from the top: what leads back; below it the library's frames. No flag of the caller's lasts.
         "4:",
@@ -117,11 +137,7 @@ pub unsafe extern "sysv64" fn enter(block: *mut Block, hint: u32) -> u32 {
         "mov esi, r13d",
         "mov rdx, r12",
         "call {dispatch}",
-        "mov r15, qword ptr [rsp + 8]",
-        "mov rsp, qword ptr [rsp]",
-        "mov dword ptr [r15 + {taken}], 0",
         // Nothing of what the work left in registers goes out.
-        "5:",
         "pxor xmm0, xmm0",
         "pxor xmm1, xmm1",
         "pxor xmm2, xmm2",
@@ -143,6 +159,13 @@ pub unsafe extern "sysv64" fn enter(block: *mut Block, hint: u32) -> u32 {
         "xor r9d, r9d",
         "xor r10d, r10d",
         "xor r11d, r11d",
+        "mov r15, qword ptr [rsp + 8]",
+        "mov rsp, qword ptr [rsp]",
+        // From here on a signal is no longer put off. Those that were are the caller's to let in.
+        "xor r14d, r14d",
+        "xchg qword ptr [r15 + {signals}], r14",
+        "mov dword ptr [r15 + {taken}], 0",
+        "5:",
         // Close.
         "xor ecx, ecx",
         "rdpkru",
@@ -155,6 +178,7 @@ pub unsafe extern "sysv64" fn enter(block: *mut Block, hint: u32) -> u32 {
         "cmp eax, dword ptr [rip + {constants} + {closed}]",
         "jne 9f",
         "mov eax, r13d",
+        "mov rdx, r14",
         "xor r8d, r8d",
         "pop r15",
         "pop r14",
@@ -163,6 +187,25 @@ pub unsafe extern "sysv64" fn enter(block: *mut Block, hint: u32) -> u32 {
         "pop rbx",
         "pop rbp",
         "ret",
+        // A signal came during a call: on its stack, in a frame of the kernel's. It is put off, and the call goes on.
+        "8:",
+        "mov rax, rsp",
+        "sub rax, rbx",
+        "sub rax, {stacks}",
+        "cmp rax, {stack_bytes}",
+        "jae 9f",
+        "mov rbp, rsp",
+        "and rsp, -16",
+        "push 2",
+        "push 2",
+        "popfq",
+        "push 2",
+        "mov rdi, rbx",
+        "mov rsi, rbp",
+        "call {defer}",
+        "lea rsp, [rbp + 8]",
+        "mov eax, {rt_sigreturn}",
+        "syscall",
         "9:",
         "ud2",
         constants = sym CONSTANTS,
@@ -172,6 +215,11 @@ pub unsafe extern "sysv64" fn enter(block: *mut Block, hint: u32) -> u32 {
         seats = const SEATS,
         seat_size = const SEAT_SIZE,
         taken = const TAKEN_AT,
+        signals = const SIGNALS_AT,
+        stacks = const STACKS,
+        stack_bytes = const SEATS * STRIDE,
+        defer = sym defer,
+        rt_sigreturn = const 15,
         stride = const STRIDE,
         first_top = const STACKS + STRIDE,
         dispatch = sym dispatch,

@@ -11,15 +11,18 @@
 //! | `call` | the argument block |
 //! | `entry` | the gate: the only instructions that open and close the key |
 //! | `dispatch` | what happens behind it |
+//! | `signal` | signals that come during a call |
 //! | `vault` | what the library remembers between calls, and its stacks |
 
 mod call;
 mod dispatch;
 mod entry;
+mod signal;
 mod vault;
 
 pub use call::{Attach, Block};
-pub use entry::{CONSTANTS, Constants, Entry, enter};
+pub use entry::{CONSTANTS, Constants, Entry, Left, enter};
+pub use signal::{HANDLERS, on_signal, wrap_handlers};
 pub use vault::{HEAPS, SEATS, STACKS, STRIDE, VAULT_SIZE, Vault};
 
 use crate::batch::{DeleteRequest, GetRequest, SetRequest};
@@ -30,6 +33,7 @@ use crate::frozen::{HOLDING_WORDS, Holding};
 use crate::scan::Scanned;
 use crate::stats::{ClassStats, Stats};
 use crate::status::{Fault, Status};
+use crate::sys;
 use crate::user::{In, Out};
 use call::{ARGUMENTS, Answer, Call, Operation, RESULTS, got, mode_words, words};
 use core::mem::MaybeUninit;
@@ -89,11 +93,14 @@ impl Gated {
         let call = Call { operation: operation as u32, heap: self.heap, words: words(arguments) };
         let mut block = Block { call, answer: Answer::NONE };
         // SAFETY: by the contract of `new`; the gate writes nothing but the answer of this block, and what arguments name.
-        let seat = unsafe { (self.entry)(&raw mut block, self.seat) };
+        let Left { seat, signals } = unsafe { (self.entry)(&raw mut block, self.seat) };
+        if signals != 0 {
+            sys::unblock(signals);
+        }
         if seat as usize >= SEATS {
             block.answer.status = Status::Busy as u32;
         } else {
-            self.seat = seat;
+            self.seat = seat as u32;
         }
         block.answer
     }

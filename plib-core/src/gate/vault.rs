@@ -18,7 +18,7 @@ use crate::sys;
 use crate::user::{RANGES, Range, Ranges};
 use core::cell::UnsafeCell;
 use core::mem::{MaybeUninit, offset_of};
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Heaps that a process can have open behind the key.
 pub const HEAPS: usize = RANGES - 1;
@@ -50,6 +50,8 @@ unsafe impl Sync for Vault {}
 struct Seat {
     /// Whether a call has it. Taken and freed by the entry's assembly.
     taken: AtomicU32,
+    /// Signals that came during the call, which its caller is to let in when it has left. Emptied by the entry's assembly.
+    signals: AtomicU64,
     /// By heap: the op context for calls from here, as an owner word; 0 for none.
     contexts: [UnsafeCell<u32>; HEAPS],
 }
@@ -57,6 +59,7 @@ struct Seat {
 /// Where the entry's assembly finds the seats.
 pub(super) const SEAT_SIZE: usize = size_of::<Seat>();
 pub(super) const TAKEN_AT: usize = offset_of!(Vault, seats) + offset_of!(Seat, taken);
+pub(super) const SIGNALS_AT: usize = offset_of!(Vault, seats) + offset_of!(Seat, signals);
 
 impl Seat {
     fn try_take(&self) -> bool {
@@ -153,6 +156,14 @@ impl Vault {
         self.ranges.set(index as usize, Range { start: 0, len: 0 });
         place.state.store(EMPTY, Ordering::Release);
         Ok(())
+    }
+
+    /// Notes that a signal came during the call whose stack `address` is in.
+    pub(super) fn note_signal(&self, address: usize, bit: u64) {
+        let offset = address.wrapping_sub((&raw const *self) as usize).wrapping_sub(STACKS);
+        if let Some(seat) = self.seats.get(offset / STRIDE) {
+            seat.signals.fetch_or(bit, Ordering::Relaxed);
+        }
     }
 
     /// The client of an open place. The caller has a seat, which keeps the place from being emptied.
