@@ -121,6 +121,11 @@ fn bad_arguments_get_their_own_status_and_change_nothing() {
 }
 
 #[test]
+fn a_key_that_changes_while_it_is_copied_is_stored_as_one_key() {
+    Program::compile("key_changes").run();
+}
+
+#[test]
 fn handles_are_checked_and_closing_waits_for_calls() {
     Program::compile("handles").run();
 }

@@ -39,6 +39,20 @@ impl Words {
         unsafe { Self { first: user::load8(key), last: user::load8(key.add(len - 8)) } }
     }
 
+    /// The same words for a key that is to be stored. The two loads overlap where it has fewer than 16 bytes, and the key may have changed
+    /// between them: then the words would be no key's, hashed as one thing and stored as another.
+    #[inline(always)]
+    pub const fn agreed(self, len: usize) -> Self {
+        let Self { first, last } = self;
+        if len >= 16 {
+            return self;
+        }
+        // The lowest bytes of `last` are the highest of `first`.
+        let shared = 8 * (16 - len) as u32;
+        let own = if shared >= 64 { 0 } else { last >> shared << shared };
+        Self { first, last: own | first >> (64 - shared) }
+    }
+
     /// Whether these are the words of the `len` bytes at `at`, which may change meanwhile.
     ///
     /// # Safety
@@ -313,6 +327,34 @@ impl<'c> Op<'c> {
         line.unlock();
         self.context.intent.bucket.store(0, Ordering::Release);
         changed
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_a_key_that_changed_between_the_loads_are_one_keys() {
+        let (first, last) = (0x0807_0605_0403_0201, 0xf8f7_f6f5_f4f3_f2f1);
+        let mut changed = 0;
+        for len in 8..=16 {
+            let words = Words { first, last }.agreed(len);
+            let mut stored = [0u8; 16];
+            // SAFETY: `len` bytes of 16, in the order in which a key is stored.
+            let again = unsafe {
+                user::store8(stored.as_mut_ptr(), words.first);
+                user::store8(stored.as_mut_ptr().add(len - 8), words.last);
+                Words::read(stored.as_ptr(), len)
+            };
+            assert_eq!((again.first, again.last), (words.first, words.last), "{len}");
+            assert_eq!(stored[..8], first.to_le_bytes(), "{len}");
+            assert_eq!(stored[8..len], last.to_le_bytes()[16 - len..], "{len}");
+            changed += usize::from(words.last != last);
+            // One that did not change stays as it is.
+            assert_eq!(again.agreed(len).last, again.last, "{len}");
+        }
+        assert_eq!(changed, 8);
     }
 }
 
