@@ -382,7 +382,6 @@ pub struct Client {
 pub struct ContextId(pub(crate) Owner);
 
 /// A client as seen from outside.
-#[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct ClientInfo {
     /// Its slot.
@@ -397,6 +396,24 @@ pub struct ClientInfo {
     pub contexts: u32,
     /// Whether its address space still exists.
     pub alive: bool,
+}
+
+/// Words of a [`ClientInfo`] between two sides of a gate.
+#[cfg(not(loom))]
+pub(crate) const CLIENT_WORDS: usize = 6;
+
+#[cfg(not(loom))]
+impl ClientInfo {
+    pub(crate) fn encode(&self) -> [u64; CLIENT_WORDS] {
+        let Self { slot, pid, start_time, pid_namespace, contexts, alive } = *self;
+        [slot.into(), pid.into(), start_time, pid_namespace, contexts.into(), alive.into()]
+    }
+
+    pub(crate) fn decode(words: &[u64; CLIENT_WORDS]) -> Self {
+        let [slot, pid, start_time, pid_namespace, contexts, alive] = *words;
+        let [slot, pid, contexts] = [slot, pid, contexts].map(|word| word as u32);
+        Self { slot, pid, start_time, pid_namespace, contexts, alive: alive != 0 }
+    }
 }
 
 impl Client {

@@ -69,7 +69,7 @@ impl Range {
     }
 }
 
-/// All addresses that a caller's pointer must not touch: the heap's and, behind a key, everything else that the key guards.
+/// All addresses that a caller's pointer must not touch: the heap's or, behind a key, everything that the key guards.
 #[derive(Clone, Copy)]
 pub struct Protected {
     pub(crate) heap: Range,
@@ -80,17 +80,17 @@ impl Protected {
     /// Whether `len` bytes at `ptr` are memory that a caller may hand in.
     #[inline]
     pub fn admits(&self, ptr: *const u8, len: usize) -> bool {
-        self.heap.admits(ptr, len) && self.others.is_none_or(|others| others.admit(ptr, len))
+        self.others.map_or_else(|| self.heap.admits(ptr, len), |all| all.admit(ptr, len))
     }
 
     /// The same for at most 16 bytes; it may refuse what `admits` would not.
     #[inline(always)]
     pub fn admits_short(&self, ptr: *const u8) -> bool {
-        self.heap.admits_short(ptr) && self.others.is_none_or(|others| others.admit(ptr, 16))
+        self.others.map_or_else(|| self.heap.admits_short(ptr), |all| all.admit(ptr, 16))
     }
 }
 
-/// Ranges that a caller's pointers must not touch.
+/// Ranges that a caller's pointers must not touch, of which the first is the [`REGION`] bytes that begin with this very list.
 #[repr(C)]
 pub struct Ranges {
     /// How many there are, gaps included.
@@ -99,24 +99,23 @@ pub struct Ranges {
     words: [[AtomicUsize; 2]; RANGES],
 }
 
-/// Ranges at most.
-pub const RANGES: usize = 65;
+/// Ranges at most, besides the list's own.
+pub const RANGES: usize = 64;
+/// Bytes of the list's own range.
+pub const REGION: usize = (64 << 10) + 128 * (64 << 10);
 
 impl Ranges {
     /// Whether `len` bytes at `ptr` lie outside of all.
     #[inline]
     pub fn admit(&self, ptr: *const u8, len: usize) -> bool {
+        let own = Range { start: (&raw const *self) as usize, len: REGION };
         let count = self.count.load(Ordering::Acquire);
-        self.words.iter().take(count).all(|[start, bytes]| {
-            // The length first: a range that is just being made is there once its length is.
-            let there = bytes.load(Ordering::Acquire);
-            Range { start: start.load(Ordering::Relaxed), len: there }.admits(ptr, len)
-        })
-    }
-
-    /// Whether a place is a gap.
-    pub fn is_gap(&self, index: usize) -> bool {
-        self.words.get(index).is_none_or(|[_, len]| len.load(Ordering::Acquire) == 0)
+        own.admits(ptr, len)
+            && self.words.iter().take(count).all(|[start, bytes]| {
+                // The length first: a range that is just being made is there once its length is.
+                let there = bytes.load(Ordering::Acquire);
+                Range { start: start.load(Ordering::Relaxed), len: there }.admits(ptr, len)
+            })
     }
 
     /// Puts a range in a place that is a gap, or makes it one by a length of 0.

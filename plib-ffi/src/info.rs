@@ -168,14 +168,13 @@ impl Cache {
     /// [`Error::Busy`] when no op context is free.
     pub fn check(&self) -> Result<CheckReport, Error> {
         let mut inside = self.enter()?;
-        let (mut findings, mut severe) = (Vec::new(), false);
+        let mut findings = Vec::new();
         let summary = inside.session().check(&mut |finding: Finding| {
-            severe |= finding.severe;
             if findings.len() < FINDINGS_MAX {
                 findings.push(finding);
             }
         });
         let summary = summary.map_err(|status| inside.error(status, 0, 0))?;
-        Ok(CheckReport { findings, summary, severe })
+        Ok(CheckReport { findings, summary, severe: summary.severe > 0 })
     }
 }

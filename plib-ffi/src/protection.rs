@@ -4,7 +4,7 @@
 use crate::error::{Error, isolation_name};
 use crate::{process, signals};
 use plib_core::domain::Protection::ReadWrite;
-use plib_core::domain::{Access, Isolation, Pkru, ProtectionKey, ProtectionKeys};
+use plib_core::domain::{Access, Isolation, KeysOn, Pkru, ProtectionKey, ProtectionKeys};
 use plib_core::gate::{self, CONSTANTS, Entry, Gated, SEATS, STACKS, STRIDE, VAULT_SIZE};
 use plib_core::sys::Errno;
 use std::io;
@@ -51,17 +51,24 @@ impl Wanted {
             },
         };
         let wanted = Self { least: by_program.max(by_environment) };
-        wanted.protection().map(|_| wanted)
+        // Only asked of the processor: what fork must not come into is made under the lock of who attaches.
+        match (wanted.least, detect()) {
+            (Isolation::None, _) | (Isolation::Guarded, Ok(_)) => Ok(wanted),
+            (Isolation::Guarded, Err(missing)) => Err(wanted.unavailable(missing.reason())),
+            (Isolation::Sealed, _) => Err(wanted.unavailable("this release gives 'none' and 'guarded'")),
+        }
     }
 
-    /// What it leads to in this process; None for no protection.
+    fn unavailable(self, why: &'static str) -> Error {
+        Error::Isolation { wanted: isolation_name(self.least), why }
+    }
+
+    /// What it leads to in this process; None for no protection. To be called under the opening lock.
     pub fn protection(self) -> Result<Option<&'static Protection>, Error> {
-        let unavailable = |why| Error::Isolation { wanted: isolation_name(self.least), why };
-        match self.least {
-            Isolation::None => Ok(None),
-            Isolation::Guarded => get().map(Some).map_err(|missing| unavailable(missing.reason())),
-            Isolation::Sealed => Err(unavailable("this release gives 'none' and 'guarded'")),
+        if self.least == Isolation::None {
+            return Ok(None);
         }
+        get().map(Some).map_err(|missing| self.unavailable(missing.reason()))
     }
 }
 
@@ -84,14 +91,19 @@ fn get() -> Result<&'static Protection, Missing> {
     PROTECTION.get_or_init(Protection::new).as_ref().map_err(|missing| *missing)
 }
 
+/// Whether there are protection keys, as far as processor and kernel go.
+fn detect() -> Result<KeysOn, Missing> {
+    match ProtectionKeys::detect() {
+        ProtectionKeys::On(proof) => Ok(proof),
+        ProtectionKeys::Off => Err(Missing::Kernel),
+        ProtectionKeys::Absent => Err(Missing::Processor),
+    }
+}
+
 impl Protection {
     fn new() -> Result<Self, Missing> {
-        let on = match ProtectionKeys::detect() {
-            ProtectionKeys::On(proof) => proof,
-            ProtectionKeys::Off => return Err(Missing::Kernel),
-            ProtectionKeys::Absent => return Err(Missing::Processor),
-        };
-        // Closed for this thread. For the others it was never open.
+        let on = detect()?;
+        // Closed for this thread. For the others it never was open, unless somebody had it before us and gave it back open.
         let key = ProtectionKey::allocate(on, Access::Closed).map_err(|Errno(number)| Missing::Refused(number))?;
         let refused = |e: io::Error| Missing::Refused(e.raw_os_error().unwrap_or(0));
         let vault = make_vault(key, signals::sees_all()).map_err(refused)?;

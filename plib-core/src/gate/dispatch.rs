@@ -14,7 +14,6 @@ use core::mem::{MaybeUninit, offset_of};
 pub(super) unsafe extern "sysv64" fn dispatch(vault: *const Vault, number: u32, block: *mut Block) {
     // SAFETY: the gate passes the address in its constants, of a mapping that stays.
     let vault: &'static Vault = unsafe { &*vault };
-    vault.guard_itself();
     if !vault.ranges().admit(block.cast(), size_of::<Block>()) {
         // Nowhere to say so.
         return;
@@ -47,13 +46,14 @@ impl Work {
         let Some(operation) = Operation::of(self.call.operation) else { return Answer::of(Status::Invalid) };
         match operation {
             Operation::Attach => self.attach(),
-            Operation::Detach => self.vault.detach(self.number, self.call.heap).map(|()| [0; RESULTS]).into(),
-            _ => self.op().and_then(|op| self.operate(operation, op)).into(),
+            Operation::Detach => self.vault.detach(self.call.heap).map(|()| [0; RESULTS]).into(),
+            _ => {
+                let begun = self.vault.begin(self.number, self.call.heap);
+                let answer = begun.and_then(|op| self.operate(operation, op)).into();
+                self.vault.end(self.number);
+                answer
+            }
         }
-    }
-
-    fn op(&self) -> Result<Op<'static>, Status> {
-        self.vault.op(self.number, self.call.heap)
     }
 
     fn attach(&self) -> Answer {
@@ -100,12 +100,12 @@ impl Work {
                 Operation::Scan => self.scan(op),
                 Operation::BucketOf => op.bucket_of(call.input(0)).map(|bucket| words([u64::from(bucket)])),
                 Operation::Stats => self.copy_out(&op.stats()),
-                Operation::ClassStats => self.copy_out(&op.class_stats(call.word(2) as usize)),
+                Operation::ClassStats => self.copy_out(&op.class_stats(call.word(2) as usize).encode()),
                 Operation::Reap => Ok(words([u64::from(op.reap())])),
                 Operation::Check => self.check(op),
                 Operation::ClientInfo => {
                     let info = op.client.client_info(call.word(2) as u32).ok_or(Status::NotFound)?;
-                    self.copy_out(&info)
+                    self.copy_out(&info.encode())
                 }
                 Operation::Holding => {
                     let holding = op.client.holding(call.word(2) as u32).ok_or(Status::NotFound)?;
@@ -134,7 +134,7 @@ impl Work {
         Ok(())
     }
 
-    /// Copies a value out to the memory that the first two arguments name.
+    /// Copies a value without padding out to the memory that the first two arguments name.
     fn copy_out<T>(&self, value: &T) -> Result<[u64; RESULTS], Status> {
         let to = self.call.output(0);
         if to.len != size_of::<T>() || !self.ranges().admit(to.ptr, to.len) {
@@ -185,9 +185,8 @@ impl Work {
         if !self.ranges().admit(ptr, bytes) {
             return Err(Status::Invalid);
         }
-        let (mut told, mut severe) = (0, false);
+        let mut told = 0;
         let summary: CheckSummary = op.check(&mut |finding| {
-            severe |= finding.severe;
             if told < count {
                 let raw = RawFinding::new(finding);
                 // SAFETY: `told < count`, so the place lies in what was admitted.
@@ -198,8 +197,8 @@ impl Work {
                 told += 1;
             }
         });
-        self.copy_out(&summary)?;
-        Ok(words([told as u64, u64::from(severe)]))
+        self.copy_out(&summary.encode())?;
+        Ok(words([told as u64]))
     }
 }
 

@@ -27,11 +27,11 @@ pub use vault::{HEAPS, SEATS, STACKS, STRIDE, VAULT_SIZE, Vault};
 
 use crate::batch::{DeleteRequest, GetRequest, SetRequest};
 use crate::cache::{Got, Mode};
-use crate::check::{CheckSummary, Finding};
-use crate::client::{ClientInfo, Op};
+use crate::check::{CheckSummary, Finding, SUMMARY_WORDS};
+use crate::client::{CLIENT_WORDS, ClientInfo, Op};
 use crate::frozen::{HOLDING_WORDS, Holding};
 use crate::scan::Scanned;
-use crate::stats::{ClassStats, Stats};
+use crate::stats::{CLASS_WORDS, ClassStats, Stats};
 use crate::status::{Fault, Status};
 use crate::sys;
 use crate::user::{In, Out};
@@ -58,8 +58,11 @@ pub struct Gated {
     seat: u32,
 }
 
-/// Findings that are fetched at a time.
+/// Findings that are told singly.
 const FINDINGS: usize = 64;
+/// How long a call waits for a seat and an op context.
+const SEAT_MS: u64 = 100;
+const FULL: u32 = Status::Full as u32;
 
 impl Gated {
     /// Place `heap` behind the gate `entry`.
@@ -92,17 +95,43 @@ impl Gated {
         const { assert!(N <= ARGUMENTS) };
         let call = Call { operation: operation as u32, heap: self.heap, words: words(arguments) };
         let mut block = Block { call, answer: Answer::NONE };
+        if self.pass(&mut block) && block.answer.status != FULL { block.answer } else { self.call_later(block) }
+    }
+
+    /// Goes through the gate once; false if all seats are taken.
+    #[inline]
+    fn pass(&mut self, block: &mut Block) -> bool {
         // SAFETY: by the contract of `new`; the gate writes nothing but the answer of this block, and what arguments name.
-        let Left { seat, signals } = unsafe { (self.entry)(&raw mut block, self.seat) };
+        let Left { seat, signals } = unsafe { (self.entry)(&raw mut *block, self.seat) };
         if signals != 0 {
             sys::unblock(signals);
         }
-        if seat as usize >= SEATS {
-            block.answer.status = Status::Busy as u32;
-        } else {
+        let had_one = (seat as usize) < SEATS;
+        if had_one {
             self.seat = seat as u32;
         }
-        block.answer
+        had_one
+    }
+
+    /// All seats are taken, or all op contexts: waits outside for one, as a thread without a gate does. Busy when it takes too long.
+    #[cold]
+    #[inline(never)]
+    fn call_later(&mut self, mut block: Block) -> Answer {
+        let deadline = sys::monotonic_ms().wrapping_add(SEAT_MS);
+        loop {
+            // A heap that is attached has no place, which is no matter of time.
+            if block.call.operation == Operation::Attach as u32 && block.answer.status == FULL {
+                return block.answer;
+            }
+            if sys::monotonic_ms() > deadline {
+                return Answer::of(Status::Busy);
+            }
+            sys::yield_now();
+            block.answer = Answer::NONE;
+            if self.pass(&mut block) && block.answer.status != FULL {
+                return block.answer;
+            }
+        }
     }
 
     #[inline]
@@ -126,16 +155,15 @@ impl Gated {
     }
 
     fn check(&mut self, report: &mut dyn FnMut(Finding)) -> Result<CheckSummary, Status> {
-        let mut summary = MaybeUninit::<CheckSummary>::uninit();
+        let mut summary = [0u64; SUMMARY_WORDS];
         let mut findings = [RawFinding::default(); FINDINGS];
-        let to = [summary.as_mut_ptr() as u64, size_of::<CheckSummary>() as u64];
+        let to = [summary.as_mut_ptr() as u64, size_of_val(&summary) as u64];
         let [told, ..] = self.ask(Operation::Check, [to[0], to[1], findings.as_mut_ptr() as u64, FINDINGS as u64])?;
         for raw in findings.iter().take(told as usize) {
             // SAFETY: the gate filled in as many.
             report(unsafe { raw.finding() });
         }
-        // SAFETY: filled in, as the call succeeded.
-        Ok(unsafe { summary.assume_init() })
+        Ok(CheckSummary::decode(&summary))
     }
 }
 
@@ -398,8 +426,11 @@ impl<'c> Session<'c> {
     pub fn class_stats(&mut self, class: usize) -> Result<ClassStats, Status> {
         match &mut self.way {
             Way::Direct(op) => Ok(op.class_stats(class)),
-            // SAFETY: that is its answer.
-            Way::Gated(gated) => unsafe { gated.fetch(Operation::ClassStats, class as u64) },
+            Way::Gated(gated) => {
+                // SAFETY: that is its answer.
+                let words = unsafe { gated.fetch::<[u64; CLASS_WORDS]>(Operation::ClassStats, class as u64) };
+                words.map(|words| ClassStats::decode(&words))
+            }
         }
     }
 
@@ -424,8 +455,11 @@ impl<'c> Session<'c> {
     pub fn client_info(&mut self, slot: u32) -> Result<Option<ClientInfo>, Status> {
         match &mut self.way {
             Way::Direct(op) => Ok(op.client.client_info(slot)),
-            // SAFETY: that is its answer.
-            Way::Gated(gated) => found(unsafe { gated.fetch(Operation::ClientInfo, slot.into()) }),
+            Way::Gated(gated) => {
+                // SAFETY: that is its answer.
+                let words = unsafe { gated.fetch::<[u64; CLIENT_WORDS]>(Operation::ClientInfo, slot.into()) };
+                found(words.map(|words| ClientInfo::decode(&words)))
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! The vault: what the library remembers between calls, and where it works, all of it behind the key.
 //!
 //! ```text
-//! vault: | seats | ranges | heaps | guard page | stack 0 | guard page | stack 1 | ...
+//! vault: | ranges | seats | heaps | guard page | stack 0 | guard page | stack 1 | ...
 //! ```
 //! A *seat* is one call's place to work: a stack, and an op context of each heap. A call takes a free one by a CAS, which is
 //! all that entitles it: neither the caller's stack pointer nor its thread id nor anything else that it can write is
@@ -13,15 +13,16 @@
 use super::call::Attach;
 use crate::client::{Client, ContextId, Op, Owner};
 use crate::heap::Heap;
+use crate::layout::{PAGE, SUPERBLOCK};
 use crate::status::{Fault, Status};
 use crate::sys;
-use crate::user::{RANGES, Range, Ranges};
+use crate::user::{RANGES, REGION, Range, Ranges};
 use core::cell::UnsafeCell;
 use core::mem::{MaybeUninit, offset_of};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Heaps that a process can have open behind the key.
-pub const HEAPS: usize = RANGES - 1;
+pub const HEAPS: usize = RANGES;
 /// Calls that a process can have under way behind the key.
 pub const SEATS: usize = 128;
 /// From one stack to the next; the lowest page of each is never accessible.
@@ -34,12 +35,13 @@ pub const VAULT_SIZE: usize = STACKS + SEATS * STRIDE;
 /// The memory of the vault before the stacks.
 #[repr(C, align(4096))]
 pub struct Vault {
-    seats: [Seat; SEATS],
+    // First: the list knows by this what the vault is.
     ranges: Ranges,
+    seats: [Seat; SEATS],
     heaps: [Place; HEAPS],
 }
 
-const _: () = assert!(size_of::<Vault>() <= STACKS);
+const _: () = assert!(size_of::<Vault>() <= STACKS && VAULT_SIZE == REGION && offset_of!(Vault, ranges) == 0);
 
 // SAFETY: a seat's cells are used by who took the seat by a CAS, a place's cell is written by who took the place, and read
 // while it is open.
@@ -52,6 +54,8 @@ struct Seat {
     taken: AtomicU32,
     /// Signals that came during the call, which its caller is to let in when it has left. Emptied by the entry's assembly.
     signals: AtomicU64,
+    /// One more than the place of the heap that its call is in; 0 for none.
+    inside: AtomicU32,
     /// By heap: the op context for calls from here, as an owner word; 0 for none.
     contexts: [UnsafeCell<u32>; HEAPS],
 }
@@ -83,7 +87,7 @@ const EMPTY: u32 = 0;
 const CHANGING: u32 = 1;
 const OPEN: u32 = 2;
 
-/// How long closing waits for calls on other heaps that have a seat.
+/// How long closing waits for a call that is under way.
 const CLOSE_MS: u64 = 5000;
 
 impl Vault {
@@ -92,19 +96,18 @@ impl Vault {
         &self.ranges
     }
 
-    /// Puts the vault itself among the ranges. Costs nothing when it is there, so every call does it: a child's was wiped.
-    pub(super) fn guard_itself(&'static self) {
-        if self.ranges.is_gap(HEAPS) {
-            self.ranges.set(HEAPS, Range { start: (&raw const *self) as usize, len: VAULT_SIZE });
-        }
-    }
-
     /// Takes a heap that is mapped behind the key into use, in place `index`.
     pub(super) fn attach(&'static self, index: u32, wanted: &Attach, vdso: usize) -> Result<(), Fault> {
         let taken = Fault::new(Status::Full, "place in the vault", HEAPS as u64, index.into());
+        let range = Range { start: wanted.base, len: wanted.len };
+        // What is open already, or wraps around, or is no mapping's start, is no other heap.
+        let whole = wanted.base % SUPERBLOCK == 0 && wanted.len >= PAGE as usize;
+        if !whole || !self.ranges.admit(wanted.base as *const u8, wanted.len) {
+            return Err(Fault::new(Status::Invalid, "mapping", wanted.base as u64, wanted.len as u64));
+        }
         let place = self.heaps.get(index as usize).ok_or(taken)?;
         place.state.compare_exchange(EMPTY, CHANGING, Ordering::Acquire, Ordering::Relaxed).map_err(|_| taken)?;
-        self.ranges.set(index as usize, Range { start: wanted.base, len: wanted.len });
+        self.ranges.set(index as usize, range);
         // SAFETY: the process that gives the mapping vouches for it; it is taken away only after `detach`.
         let heap = unsafe { Heap::attach(wanted.base as *mut u8, wanted.len, wanted.boot_id) };
         let registered = heap.and_then(|heap| {
@@ -127,32 +130,27 @@ impl Vault {
         }
     }
 
-    /// Leaves a heap, on behalf of a call that has seat `mine`. Busy if a call keeps a seat for too long.
-    pub(super) fn detach(&'static self, mine: u32, index: u32) -> Result<(), Status> {
+    /// Leaves a heap. Busy if a call on it does not end for long.
+    pub(super) fn detach(&'static self, index: u32) -> Result<(), Status> {
         let place = self.heaps.get(index as usize).ok_or(Status::Invalid)?;
         place
             .state
-            .compare_exchange(OPEN, CHANGING, Ordering::AcqRel, Ordering::Relaxed)
+            .compare_exchange(OPEN, CHANGING, Ordering::SeqCst, Ordering::Relaxed)
             .map_err(|_| Status::Invalid)?;
-        // SAFETY: it was open, and nobody but us makes it empty.
-        let client = unsafe { (*place.client.get()).assume_init_ref() };
-        for (number, seat) in self.seats.iter().enumerate() {
-            let is_mine = number == mine as usize;
-            // Whoever takes the seat after us finds the place not open.
-            if !is_mine && !take_patiently(seat) {
-                place.state.store(OPEN, Ordering::Release);
-                return Err(Status::Busy);
-            }
+        // A call that came before the state changed is seen here; one that comes later sees the state.
+        if !self.seats.iter().all(|seat| wait_until_out(seat, index)) {
+            place.state.store(OPEN, Ordering::Release);
+            return Err(Status::Busy);
+        }
+        // SAFETY: it was open, and nobody but us makes it empty; no seat's call is in this heap.
+        let client = unsafe { (*place.client.get()).assume_init_read() };
+        for seat in &self.seats {
             if let Some(owner) = seat.context(index as usize) {
                 client.release_context(ContextId(owner), 0);
                 seat.set_context(index as usize, Owner::NOBODY);
             }
-            if !is_mine {
-                seat.free();
-            }
         }
-        // SAFETY: as above; nobody has a reference, since no seat's call is in this heap.
-        unsafe { (*place.client.get()).assume_init_read() }.unregister();
+        client.unregister();
         self.ranges.set(index as usize, Range { start: 0, len: 0 });
         place.state.store(EMPTY, Ordering::Release);
         Ok(())
@@ -166,26 +164,29 @@ impl Vault {
         }
     }
 
-    /// The client of an open place. The caller has a seat, which keeps the place from being emptied.
-    pub(super) fn client(&'static self, index: u32) -> Result<&'static Client, Status> {
+    /// Begins the work of a call that has seat `number`, in an open place. `end` ends it.
+    pub(super) fn begin(&'static self, number: u32, index: u32) -> Result<Op<'static>, Status> {
+        let seat = self.seats.get(number as usize).ok_or(Status::Invalid)?;
         let place = self.heaps.get(index as usize).ok_or(Status::Invalid)?;
-        if place.state.load(Ordering::Acquire) != OPEN {
+        // Said before the state is looked at, while `detach` changes the state before it looks who is inside.
+        seat.inside.store(index + 1, Ordering::SeqCst);
+        if place.state.load(Ordering::SeqCst) != OPEN {
             return Err(Status::Invalid);
         }
-        // SAFETY: it is open.
-        Ok(unsafe { (*place.client.get()).assume_init_ref() })
-    }
-
-    /// The work of a call that has seat `number`, in an open place.
-    pub(super) fn op(&'static self, number: u32, index: u32) -> Result<Op<'static>, Status> {
-        let client = self.client(index)?;
-        let seat = self.seats.get(number as usize).ok_or(Status::Invalid)?;
-        let index = index as usize;
-        let owner = match seat.context(index) {
+        // SAFETY: it is open, and stays so while we are inside.
+        let client = unsafe { (*place.client.get()).assume_init_ref() };
+        let owner = match seat.context(index as usize) {
             Some(owner) => owner,
-            None => self.new_context(seat, index, client)?,
+            None => self.new_context(seat, index as usize, client)?,
         };
         Ok(client.op(owner))
+    }
+
+    /// Ends what `begin` began, or tried to.
+    pub(super) fn end(&'static self, number: u32) {
+        if let Some(seat) = self.seats.get(number as usize) {
+            seat.inside.store(0, Ordering::Release);
+        }
     }
 
     /// A context for a seat: one that nobody has, or one that a free seat holds.
@@ -193,7 +194,8 @@ impl Vault {
     fn new_context(&self, seat: &Seat, index: usize, client: &Client) -> Result<Owner, Status> {
         let owner = match client.claim_context(0) {
             Ok(ContextId(owner)) => owner,
-            Err(Status::Busy) => self.idle_context(index).ok_or(Status::Busy)?,
+            // Full, for the caller to wait outside.
+            Err(Status::Busy) => self.idle_context(index).ok_or(Status::Full)?,
             Err(status) => return Err(status),
         };
         seat.set_context(index, owner);
@@ -213,9 +215,9 @@ impl Vault {
 }
 
 impl Seat {
-    /// Its context of a heap. The caller has the seat.
+    /// Its context of a heap.
     fn context(&self, index: usize) -> Option<Owner> {
-        // SAFETY: whoever has the seat has its cells to himself.
+        // SAFETY: who has the seat has its cells to himself, and of a heap that is being closed, who closes it.
         let word = self.contexts.get(index).map_or(0, |cell| unsafe { *cell.get() });
         (word != 0).then_some(Owner(word))
     }
@@ -228,10 +230,10 @@ impl Seat {
     }
 }
 
-/// Waits for a seat whose call is under way.
-fn take_patiently(seat: &Seat) -> bool {
+/// Waits until a seat's call is not in the heap of place `index`; false if that takes too long.
+fn wait_until_out(seat: &Seat, index: u32) -> bool {
     let deadline = sys::monotonic_ms().wrapping_add(CLOSE_MS);
-    while !seat.try_take() {
+    while seat.inside.load(Ordering::SeqCst) == index + 1 {
         if sys::monotonic_ms() > deadline {
             return false;
         }
