@@ -208,11 +208,20 @@ pub unsafe fn signal_self(signal: i32, info: *const u8) {
     }
 }
 
+/// Keeps the signals of a set out.
+pub fn block(set: u64) {
+    change_mask(0, set);
+}
+
 /// Lets the signals of a set in.
 pub fn unblock(set: u64) {
-    const SIG_UNBLOCK: usize = 1;
+    change_mask(1, set);
+}
+
+/// Changes which signals the thread lets in: `how` is SIG_BLOCK or SIG_UNBLOCK.
+fn change_mask(how: usize, set: u64) {
     // SAFETY: `set` is on our stack.
-    unsafe { syscall4(SYS_RT_SIGPROCMASK, SIG_UNBLOCK, (&raw const set) as usize, 0, SET) };
+    unsafe { syscall4(SYS_RT_SIGPROCMASK, how, (&raw const set) as usize, 0, SET) };
 }
 
 type GetTime = unsafe extern "C" fn(i32, *mut core::ffi::c_void) -> i32;

@@ -90,9 +90,11 @@ impl Protected {
     }
 }
 
-/// Ranges that a caller's pointers must not touch, of which the first is the [`REGION`] bytes that begin with this very list.
+/// Ranges that a caller's pointers must not touch, of which the first begins with this very list.
 #[repr(C)]
 pub struct Ranges {
+    /// Bytes of that one.
+    own: AtomicUsize,
     /// How many there are, gaps included.
     count: AtomicUsize,
     /// Start and length; length 0 for a gap.
@@ -101,14 +103,12 @@ pub struct Ranges {
 
 /// Ranges at most, besides the list's own.
 pub const RANGES: usize = 64;
-/// Bytes of the list's own range.
-pub const REGION: usize = (64 << 10) + 128 * (64 << 10);
 
 impl Ranges {
     /// Whether `len` bytes at `ptr` lie outside of all.
     #[inline]
     pub fn admit(&self, ptr: *const u8, len: usize) -> bool {
-        let own = Range { start: (&raw const *self) as usize, len: REGION };
+        let own = Range { start: (&raw const *self) as usize, len: self.own.load(Ordering::Relaxed) };
         let count = self.count.load(Ordering::Acquire);
         own.admits(ptr, len)
             && self.words.iter().take(count).all(|[start, bytes]| {
@@ -116,6 +116,11 @@ impl Ranges {
                 let there = bytes.load(Ordering::Acquire);
                 Range { start: start.load(Ordering::Relaxed), len: there }.admits(ptr, len)
             })
+    }
+
+    /// Sets how long the list's own range is.
+    pub fn set_own(&self, len: usize) {
+        self.own.store(len, Ordering::Relaxed);
     }
 
     /// Puts a range in a place that is a gap, or makes it one by a length of 0.

@@ -19,6 +19,8 @@ const PAGE: usize = 4096;
 pub(crate) struct Protection {
     key: ProtectionKey,
     vault: usize,
+    /// Bytes of the vault that carry the key.
+    region: usize,
 }
 
 /// Why there is none.
@@ -106,14 +108,15 @@ impl Protection {
         // Closed for this thread. For the others it never was open, unless somebody had it before us and gave it back open.
         let key = ProtectionKey::allocate(on, Access::Closed).map_err(|Errno(number)| Missing::Refused(number))?;
         let refused = |e: io::Error| Missing::Refused(e.raw_os_error().unwrap_or(0));
-        let vault = make_vault(key, signals::sees_all()).map_err(refused)?;
-        let (mask, closed) = (Pkru::mask(key), Pkru(0).with(key, Access::Closed).0);
-        CONSTANTS.set(mask, closed, vault, process::vdso());
+        let region = if signals::sees_all() { VAULT_SIZE } else { STACKS };
+        let vault = make_vault(key, region).map_err(refused)?;
+        let bits = (Pkru::mask(key), Pkru(0).with(key, Access::Closed).0);
+        CONSTANTS.set(bits, vault, region, process::vdso());
         // SAFETY: the constants fill this page, and nobody writes them again.
         process::checked(unsafe { libc::mprotect((&raw const CONSTANTS) as *mut _, PAGE, libc::PROT_READ) })
             .map_err(refused)?;
         signals::begin();
-        Ok(Self { key, vault })
+        Ok(Self { key, vault, region })
     }
 
     /// The key.
@@ -127,9 +130,9 @@ impl Protection {
         unsafe { Gated::new(gate::enter as Entry, index) }
     }
 
-    /// Whether `len` bytes at `start` are outside of the vault.
+    /// Whether `len` bytes at `start` are outside of what carries the key of the vault.
     pub fn admits(&self, start: usize, len: usize) -> bool {
-        start.checked_add(len).is_some_and(|end| end <= self.vault || start >= self.vault + VAULT_SIZE)
+        start.checked_add(len).is_some_and(|end| end <= self.vault || start >= self.vault + self.region)
     }
 }
 
@@ -142,8 +145,9 @@ pub(crate) unsafe fn guard(key: ProtectionKey, base: *mut u8, len: usize) -> io:
     unsafe { key.guard(base, len, ReadWrite) }.map_err(|Errno(number)| io::Error::from_raw_os_error(number))
 }
 
-/// A fresh vault: empty in children, and in no core dump. Its stacks carry the key if no signal handler may come to run on them.
-fn make_vault(key: ProtectionKey, guard_stacks: bool) -> io::Result<usize> {
+/// A fresh vault: empty in children, and in no core dump. Its stacks carry the key (are in `region`) if no
+/// signal handler may come to run on them.
+fn make_vault(key: ProtectionKey, region: usize) -> io::Result<usize> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     // SAFETY: a fresh mapping; it is advised about and given its key before anybody knows of it. The pages below the stacks
     // are inside of it.
@@ -154,11 +158,11 @@ fn make_vault(key: ProtectionKey, guard_stacks: bool) -> io::Result<usize> {
         }
         let made = process::checked(libc::madvise(base, VAULT_SIZE, libc::MADV_WIPEONFORK))
             .and_then(|_| process::checked(libc::madvise(base, VAULT_SIZE, libc::MADV_DONTDUMP)))
-            .and_then(|_| guard(key, base.cast(), if guard_stacks { VAULT_SIZE } else { STACKS }))
+            .and_then(|_| guard(key, base.cast(), region))
             .and_then(|()| {
-                let (stacks, open) = (base.cast::<u8>().add(STACKS), libc::PROT_READ | libc::PROT_WRITE);
-                let len = VAULT_SIZE - STACKS;
-                if guard_stacks { Ok(()) } else { process::checked(libc::mprotect(stacks.cast(), len, open)).map(drop) }
+                let (rest, open) = (base.cast::<u8>().add(region), libc::PROT_READ | libc::PROT_WRITE);
+                let len = VAULT_SIZE - region;
+                if len == 0 { Ok(()) } else { process::checked(libc::mprotect(rest.cast(), len, open)).map(drop) }
             })
             .and_then(|()| {
                 (0..SEATS).try_for_each(|seat| {

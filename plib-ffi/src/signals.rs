@@ -8,6 +8,8 @@
 use libc::{c_int, sighandler_t};
 use plib_core::gate::{HANDLERS, on_signal, wrap_handlers};
 use std::ffi::CStr;
+use std::mem::MaybeUninit;
+use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 type Sigaction = unsafe extern "C" fn(c_int, *const libc::sigaction, *mut libc::sigaction) -> c_int;
@@ -20,8 +22,28 @@ static WRAPS: AtomicBool = AtomicBool::new(false);
 /// Begins to wrap handlers.
 pub(crate) fn begin() {
     real();
+    make_libc_set_its_own();
     WRAPS.store(true, Ordering::SeqCst);
     wrap_handlers();
+}
+
+/// The C library sets its handlers of cancellation and of setuid in all threads when the first thread is made and cancelled, past
+/// everybody. So that happens now.
+fn make_libc_set_its_own() {
+    extern "C" fn sleeper(_: *mut libc::c_void) -> *mut libc::c_void {
+        loop {
+            // SAFETY: a cancellation point, which ends the loop. This frame has nothing to drop.
+            unsafe { libc::pause() };
+        }
+    }
+    let mut thread = MaybeUninit::uninit();
+    // SAFETY: the thread's id is written if the answer is 0, and the thread is joined.
+    unsafe {
+        if libc::pthread_create(thread.as_mut_ptr(), null(), sleeper, null_mut()) == 0 {
+            libc::pthread_cancel(thread.assume_init());
+            libc::pthread_join(thread.assume_init(), null_mut());
+        }
+    }
 }
 
 /// Wraps handlers that came without our knowledge. For a thread's first call.

@@ -14,6 +14,8 @@ use core::mem::{MaybeUninit, offset_of};
 pub(super) unsafe extern "sysv64" fn dispatch(vault: *const Vault, number: u32, block: *mut Block) {
     // SAFETY: the gate passes the address in its constants, of a mapping that stays.
     let vault: &'static Vault = unsafe { &*vault };
+    // Each time: a child's vault was wiped.
+    vault.ranges().set_own(CONSTANTS.region());
     if !vault.ranges().admit(block.cast(), size_of::<Block>()) {
         // Nowhere to say so.
         return;

@@ -30,6 +30,8 @@ pub struct Constants {
     vault: AtomicUsize,
     /// The vDSO's address, or 0.
     vdso: AtomicUsize,
+    /// Bytes of the vault that carry the key.
+    region: AtomicUsize,
 }
 
 /// This copy of the library's constants; all 0 until [`Constants::set`].
@@ -38,15 +40,22 @@ pub static CONSTANTS: Constants = Constants {
     closed: AtomicU32::new(0),
     vault: AtomicUsize::new(0),
     vdso: AtomicUsize::new(0),
+    region: AtomicUsize::new(0),
 };
 
 impl Constants {
-    /// Fills them in: the key's bits in PKRU, their value between calls, and where the vault is.
-    pub fn set(&self, mask: u32, closed: u32, vault: usize, vdso: usize) {
+    /// Fills them in: the key's bits in PKRU, their value between calls, where the vault is and how much of it carries the key.
+    pub fn set(&self, (mask, closed): (u32, u32), vault: usize, region: usize, vdso: usize) {
+        self.region.store(region, Ordering::Relaxed);
         self.closed.store(closed, Ordering::Relaxed);
         self.vault.store(vault, Ordering::Relaxed);
         self.vdso.store(vdso, Ordering::Relaxed);
         self.mask.store(mask, Ordering::Release);
+    }
+
+    /// Bytes of the vault that carry the key.
+    pub(super) fn region(&self) -> usize {
+        self.region.load(Ordering::Relaxed)
     }
 
     /// The vDSO's address.

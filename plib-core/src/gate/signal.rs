@@ -81,6 +81,8 @@ pub(super) unsafe extern "sysv64" fn defer(vault: *const Vault, frame: *mut u8) 
     // SAFETY: as above.
     unsafe {
         keep_handler(signal, frame);
+        // It is already, unless the handler lets itself be interrupted (SA_NODEFER): then it would come back at once.
+        sys::block(bit);
         sys::signal_self(signal, info);
         // Blocked while the handler runs, and from now on in the call as well.
         *mask |= bit;

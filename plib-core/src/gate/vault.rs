@@ -16,7 +16,7 @@ use crate::heap::Heap;
 use crate::layout::{PAGE, SUPERBLOCK};
 use crate::status::{Fault, Status};
 use crate::sys;
-use crate::user::{RANGES, REGION, Range, Ranges};
+use crate::user::{RANGES, Range, Ranges};
 use core::cell::UnsafeCell;
 use core::mem::{MaybeUninit, offset_of};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -41,7 +41,7 @@ pub struct Vault {
     heaps: [Place; HEAPS],
 }
 
-const _: () = assert!(size_of::<Vault>() <= STACKS && VAULT_SIZE == REGION && offset_of!(Vault, ranges) == 0);
+const _: () = assert!(size_of::<Vault>() <= STACKS && offset_of!(Vault, ranges) == 0);
 
 // SAFETY: a seat's cells are used by who took the seat by a CAS, a place's cell is written by who took the place, and read
 // while it is open.

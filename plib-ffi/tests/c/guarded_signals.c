@@ -82,9 +82,13 @@ static int is_guarded(uintptr_t word) {
   return 0;
 }
 
+// Signals that came to a handler. The next is sent when the last one did: a machine that is slower than they come gets nothing else done.
+static atomic_ulong handled;
+
 static void on_plain(int signal) {
   (void)signal;
   plain++;
+  handled++;
 }
 
 // What only the item "secret" holds.
@@ -114,6 +118,7 @@ static void on_shown(int signal, siginfo_t *info, void *context) {
   on_vault += is_guarded((uintptr_t)&where);
   if (info->si_code == SI_QUEUE) values += (unsigned long)info->si_value.sival_ptr;
   shown++;
+  handled++;
 }
 
 static void on_nested(int signal) {
@@ -124,6 +129,7 @@ static void on_nested(int signal) {
   plib_status_t status = plib_get(cache, "other", 5, buffer, sizeof buffer, &len, NULL);
   CHECK(status == PLIB_OK && len == 5 && !memcmp(buffer, "other", 5));
   nested++;
+  handled++;
   errno = before;
 }
 
@@ -132,6 +138,7 @@ static volatile sig_atomic_t jumps;
 
 static void on_jump(int signal) {
   (void)signal;
+  handled++;
   if (jumps) siglongjmp(back, 1);
 }
 
@@ -153,29 +160,34 @@ static void handle(int signal, void *handler, int flags, int all) {
 }
 
 static void on_once(int signal) {
-  once++;
   handle(signal, (void *)on_once, SA_RESETHAND, 0);
+  once++;
+  handled++;
 }
 
-static unsigned long sent_once, values_sent;
+static unsigned long values_sent;
 static pthread_t target;
 
 static void *send(void *unused) {
   (void)unused;
-  unsigned long n = 0;
-  while (!stop) {
-    static const int signals[] = {SIGUSR1, SIGUSR2, SIGALRM, SIGHUP};
-    int signal = signals[n % 4];
-    // One that comes while the kernel forgets a handler for once would find the default: only when the last one was handled.
-    if ((signal != SIGALRM || sent_once == once) && pthread_kill(target, signal) == 0) sent_once += signal == SIGALRM;
-    siginfo_t info = {.si_code = SI_QUEUE};
-    info.si_pid = getpid();
-    info.si_value.sival_ptr = (void *)(n % 7 + 1);
-    if (n % 5 == 0 && syscall(SYS_rt_sigqueueinfo, getpid(), SIGRTMIN + 1, &info) == 0) values_sent += n % 7 + 1;
-    n++;
+  unsigned long sent = handled;
+  for (unsigned long n = 0; !stop; n++) {
+    if (n % 5 == 0) {
+      siginfo_t info = {.si_code = SI_QUEUE};
+      info.si_pid = getpid();
+      info.si_value.sival_ptr = (void *)(n % 7 + 1);
+      CHECK(syscall(SYS_rt_sigqueueinfo, getpid(), SIGRTMIN + 1, &info) == 0);
+      values_sent += n % 7 + 1;
+    } else {
+      static const int signals[] = {SIGUSR1, SIGUSR2, SIGALRM, SIGHUP};
+      CHECK(pthread_kill(target, signals[n % 4]) == 0);
+    }
+    sent++;
     // Irregular, and with time between them for the calls.
-    struct timespec pause = {.tv_nsec = 20000 + (long)(n * 2654435761u >> 16 & 0x3fff)};
-    nanosleep(&pause, NULL);
+    do {
+      struct timespec pause = {.tv_nsec = 10000 + (long)(n * 2654435761u >> 16 & 0xffff)};
+      nanosleep(&pause, NULL);
+    } while (handled < sent);
   }
   return NULL;
 }
