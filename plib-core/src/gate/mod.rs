@@ -18,7 +18,7 @@ mod dispatch;
 mod entry;
 mod vault;
 
-pub use call::{Attach, Block};
+pub use call::{ARGUMENTS, Answer, Attach, Block, Call, Operation};
 pub use entry::{CONSTANTS, Constants, Entry, enter};
 pub use vault::{HEAPS, SEATS, STACKS, STRIDE, VAULT_SIZE, Vault};
 
@@ -31,7 +31,7 @@ use crate::scan::Scanned;
 use crate::stats::{ClassStats, Stats};
 use crate::status::{Fault, Status};
 use crate::user::{In, Out};
-use call::{ARGUMENTS, Answer, Call, Operation, RESULTS, got, mode_words, words};
+use call::{RESULTS, got, mode_words, words};
 use core::mem::MaybeUninit;
 use dispatch::RawFinding;
 
