@@ -38,7 +38,7 @@ pub enum Operation {
 
 impl Operation {
     /// All of them, by number.
-    const ALL: [Self; 21] = [
+    pub const ALL: [Self; 21] = [
         Self::Attach,
         Self::Detach,
         Self::Get,
@@ -68,6 +68,7 @@ impl Operation {
     }
 }
 
+#[allow(clippy::indexing_slicing, reason = "while compiling, where a panic is an error")]
 const _: () = {
     let mut i = 0;
     while i < Operation::ALL.len() {

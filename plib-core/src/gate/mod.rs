@@ -20,7 +20,7 @@ mod entry;
 mod signal;
 mod vault;
 
-pub use call::{Attach, Block};
+pub use call::{ARGUMENTS, Answer, Attach, Block, Call, Operation};
 pub use entry::{CONSTANTS, Constants, Entry, Left, enter};
 pub use signal::{HANDLERS, on_signal, wrap_handlers};
 pub use vault::{HEAPS, SEATS, STACKS, STRIDE, VAULT_SIZE, Vault};
@@ -35,7 +35,7 @@ use crate::stats::{CLASS_WORDS, ClassStats, Stats};
 use crate::status::{Fault, Status};
 use crate::sys;
 use crate::user::{In, Out};
-use call::{ARGUMENTS, Answer, Call, Operation, RESULTS, got, mode_words, words};
+use call::{RESULTS, got, mode_words, words};
 use core::mem::MaybeUninit;
 use dispatch::RawFinding;
 

@@ -13,7 +13,7 @@
 use super::call::Attach;
 use crate::client::{Client, ContextId, Op, Owner};
 use crate::heap::Heap;
-use crate::layout::{PAGE, SUPERBLOCK};
+use crate::layout::{HEAP_SIZE_MAX, HEAP_SIZE_MIN, SUPERBLOCK};
 use crate::status::{Fault, Status};
 use crate::sys;
 use crate::user::{RANGES, Range, Ranges};
@@ -100,12 +100,8 @@ impl Vault {
     pub(super) fn attach(&'static self, index: u32, wanted: &Attach, vdso: usize) -> Result<(), Fault> {
         let taken = Fault::new(Status::Full, "place in the vault", HEAPS as u64, index.into());
         let range = Range { start: wanted.base, len: wanted.len };
-        // What is open already, or wraps around, or is no mapping's start, is no other heap.
-        let whole = wanted.base % SUPERBLOCK == 0 && wanted.len >= PAGE as usize;
-        if !whole || !self.ranges.admit(wanted.base as *const u8, wanted.len) {
-            return Err(Fault::new(Status::Invalid, "mapping", wanted.base as u64, wanted.len as u64));
-        }
         let place = self.heaps.get(index as usize).ok_or(taken)?;
+        self.check_mapping(wanted)?;
         place.state.compare_exchange(EMPTY, CHANGING, Ordering::Acquire, Ordering::Relaxed).map_err(|_| taken)?;
         self.ranges.set(index as usize, range);
         // SAFETY: the process that gives the mapping vouches for it; it is taken away only after `detach`.
@@ -128,6 +124,19 @@ impl Vault {
                 Err(fault)
             }
         }
+    }
+
+    /// A mapping must be one that a heap can have, and nothing of what the key guards already.
+    fn check_mapping(&'static self, wanted: &Attach) -> Result<(), Fault> {
+        let Attach { base, len, .. } = *wanted;
+        let sizes = HEAP_SIZE_MIN..=HEAP_SIZE_MAX;
+        if !base.is_multiple_of(SUPERBLOCK) || !self.ranges.admit(core::ptr::without_provenance(base), len) {
+            return Err(Fault::new(Status::Invalid, "mapping's address", 0, base as u64));
+        }
+        if !sizes.contains(&(len as u64)) {
+            return Err(Fault::new(Status::Invalid, "mapping's length", HEAP_SIZE_MIN, len as u64));
+        }
+        Ok(())
     }
 
     /// Leaves a heap. Busy if a call on it does not end for long.
