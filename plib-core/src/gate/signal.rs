@@ -77,7 +77,7 @@ pub(super) unsafe extern "sysv64" fn defer(vault: *const Vault, frame: *mut u8) 
         sys::set_action(signal, &Action::DEFAULT);
         return;
     }
-    let bit = 1u64 << (signal as u32).wrapping_sub(1) % 64;
+    let bit = 1u64 << ((signal as u32).wrapping_sub(1) % 64);
     // SAFETY: as above.
     unsafe {
         keep_handler(signal, frame);

@@ -13,14 +13,14 @@ use crate::support::report;
 
 /// wrpkru.
 const WRPKRU: [u8; 3] = [0x0f, 0x01, 0xef];
-/// The gate's last instructions: ret, and ud2 for whoever fails a comparison.
-const LAST: [u8; 3] = [0xc3, 0x0f, 0x0b];
+/// The gate's last instructions: the system call that returns to an interrupted call, and ud2 for whoever fails a comparison.
+const LAST: [u8; 4] = [0x0f, 0x05, 0x0f, 0x0b];
 
 /// A function's bytes from its start to its last instructions.
 fn code(start: usize) -> Vec<u8> {
     // SAFETY: the gate is longer than a hundred bytes and shorter than its page's rest of the library.
     let byte = |at: usize| unsafe { ((start + at) as *const u8).read_volatile() };
-    let mut code: Vec<u8> = (0..3).map(byte).collect();
+    let mut code: Vec<u8> = (0..4).map(byte).collect();
     while !code.ends_with(&LAST) {
         assert!(code.len() < 2048, "the gate has no end");
         code.push(byte(code.len()));
@@ -251,10 +251,11 @@ impl Arena {
             // SAFETY: as above.
             let words = (0..part.len()).map(|at| unsafe { self.ends.add(at).read() });
             all.extend(words.take_while(|word| *word != 0));
-            // Where not even a signal can be delivered (key 0 closed, say) the kernel kills.
+            // Where not even a signal can be delivered (key 0 closed, or all signals blocked by what stood in the place of a
+            // frame) the kernel kills.
             match end {
                 End::Told(0) => {}
-                End::Other(libc::SIGSEGV) => all.push(KILLED),
+                End::Other(libc::SIGSEGV | libc::SIGILL | libc::SIGBUS | libc::SIGTRAP) => all.push(KILLED),
                 _ => panic!("{:x?} was the end of all: {end:?}", jumps[all.len()]),
             }
         }
