@@ -39,6 +39,15 @@ impl Words {
         unsafe { Self { first: user::load8(key), last: user::load8(key.add(len - 8)) } }
     }
 
+    /// The same with the bytes that both words hold as `last` has them: a key that changed between the two reads is one key, whose
+    /// bytes have the hash of its words.
+    #[inline(always)]
+    pub fn agreed(self, len: usize) -> Self {
+        let own = (len as u32).wrapping_sub(8).wrapping_mul(8);
+        let below = 1u64.checked_shl(own).unwrap_or(0).wrapping_sub(1);
+        Self { first: self.first & below | self.last.checked_shl(own).unwrap_or(0), ..self }
+    }
+
     /// Whether these are the words of the `len` bytes at `at`, which may change meanwhile.
     ///
     /// # Safety

@@ -272,7 +272,7 @@ impl Key {
             // The usual key: read once into two registers, which are hashed and kept.
             // SAFETY: the caller grants key.len readable bytes; 16 fit in 256.
             unsafe {
-                self.words = Words::read(key.ptr, key.len);
+                self.words = Words::read(key.ptr, key.len).agreed(key.len);
                 user::store8(to, self.words.first);
                 user::store8(to.add(key.len - 8), self.words.last);
             }
