@@ -327,3 +327,23 @@ impl<'c> Op<'c> {
 
 /// No inline item ends further from its block's start.
 const INLINE_MAX: usize = class::size(class::INLINE_MAX) as usize;
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_a_key_that_changed_meanwhile_agree_with_its_bytes() {
+        for len in 8..=16 {
+            let torn = Words { first: 0x1111_1111_1111_1111, last: 0x2222_2222_2222_2222 }.agreed(len);
+            let mut bytes = [0u8; 16];
+            // SAFETY: `len` bytes are written and read, of 16.
+            let again = unsafe {
+                user::store8(bytes.as_mut_ptr(), torn.first);
+                user::store8(bytes.as_mut_ptr().add(len - 8), torn.last);
+                Words::read(bytes.as_ptr(), len)
+            };
+            assert_eq!((torn.first, torn.last), (again.first, again.last), "{len}");
+        }
+    }
+}
