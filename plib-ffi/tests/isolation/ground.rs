@@ -120,7 +120,6 @@ impl Places {
     pub fn vault_table(&self) -> Vec<u8> {
         let before = Pkru::read(keys());
         set_pkru(keys(), before.with(self.key, Access::Open));
-        // Atomics, as other threads' calls change it; the pages are mapped for good.
         // SAFETY: mapped, aligned, and open for this thread now.
         let table = (0..STACKS).map(|at| unsafe { ((self.vault.start + at) as *const u8).read_volatile() }).collect();
         set_pkru(keys(), before);
