@@ -70,22 +70,32 @@ fn module_of(address: usize) -> Option<usize> {
 
 const NAME: &CStr = c"sigaction";
 
+/// Looks the C library's function up as soon as the library is loaded: later it may be asked for by a signal handler.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static LOOK_UP: extern "C" fn() = look_up;
+
+extern "C" fn look_up() {
+    // SAFETY: a C string. What comes next after this library is the C library's.
+    let real = unsafe { libc::dlsym(libc::RTLD_NEXT, NAME.as_ptr()) };
+    REAL.store(real as usize, Ordering::Relaxed);
+}
+
 fn real() -> Option<Sigaction> {
-    let mut at = REAL.load(Ordering::Relaxed);
-    if at == 0 {
-        // SAFETY: a C string. What comes next after this library is the C library's.
-        at = unsafe { libc::dlsym(libc::RTLD_NEXT, NAME.as_ptr()) } as usize;
-        REAL.store(at, Ordering::Relaxed);
+    if REAL.load(Ordering::Relaxed) == 0 {
+        // Another library's beginning came before ours.
+        look_up();
     }
     // SAFETY: null, or the function of that name.
-    unsafe { std::mem::transmute::<usize, Option<Sigaction>>(at) }
+    unsafe { std::mem::transmute::<usize, Option<Sigaction>>(REAL.load(Ordering::Relaxed)) }
 }
 
 /// The C library's function, but for handlers in a process with guarded heaps: those are called after a call of ours, not during one.
+/// (A program that has the C library within itself keeps that one's.)
 ///
 /// # Safety
 /// As the C library's.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(target_feature = "crt-static"), unsafe(no_mangle))]
 pub unsafe extern "C" fn sigaction(signal: c_int, new: *const libc::sigaction, old: *mut libc::sigaction) -> c_int {
     // SAFETY: passed on.
     unsafe { set(signal, new, old) }
@@ -129,7 +139,7 @@ unsafe fn set(signal: c_int, new: *const libc::sigaction, old: *mut libc::sigact
 ///
 /// # Safety
 /// As the C library's.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(target_feature = "crt-static"), unsafe(no_mangle))]
 pub unsafe extern "C" fn signal(signal: c_int, handler: sighandler_t) -> sighandler_t {
     // SAFETY: zeroes are a valid struct; handlers are passed on.
     unsafe {

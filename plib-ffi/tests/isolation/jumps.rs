@@ -252,10 +252,12 @@ impl Arena {
             let words = (0..part.len()).map(|at| unsafe { self.ends.add(at).read() });
             all.extend(words.take_while(|word| *word != 0));
             // Where not even a signal can be delivered (key 0 closed, or all signals blocked by what stood in the place of a
-            // frame) the kernel kills.
+            // frame) the kernel kills; and a build that checks its pointers aborts by itself.
             match end {
                 End::Told(0) => {}
-                End::Other(libc::SIGSEGV | libc::SIGILL | libc::SIGBUS | libc::SIGTRAP) => all.push(KILLED),
+                End::Other(libc::SIGSEGV | libc::SIGILL | libc::SIGBUS | libc::SIGTRAP | libc::SIGABRT) => {
+                    all.push(KILLED)
+                }
                 _ => panic!("{:x?} was the end of all: {end:?}", jumps[all.len()]),
             }
         }
