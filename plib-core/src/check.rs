@@ -64,6 +64,47 @@ pub struct CheckSummary {
     pub severe: u64,
 }
 
+/// Words of a [`CheckSummary`] between two sides of a gate.
+#[cfg(not(loom))]
+pub(crate) const SUMMARY_WORDS: usize = 14;
+
+#[cfg(not(loom))]
+impl CheckSummary {
+    pub(crate) fn encode(&self) -> [u64; SUMMARY_WORDS] {
+        let Self { items, bytes, buckets, chain_lines, free_blocks, claimed_blocks, fragments, .. } = *self;
+        let Self { at_rest, unhinted_blocks, findings, severe, .. } = *self;
+        let [items_off, bytes_off, estimate_off] =
+            [self.items_off, self.bytes_off, self.estimate_off].map(|n| n as u64);
+        let (first, rest) =
+            ([items, bytes, buckets, chain_lines, free_blocks, claimed_blocks, fragments], at_rest.into());
+        let [a, b, c, d, e, f, g] = first;
+        [a, b, c, d, e, f, g, rest, items_off, bytes_off, estimate_off, unhinted_blocks, findings, severe]
+    }
+
+    pub(crate) fn decode(words: &[u64; SUMMARY_WORDS]) -> Self {
+        let [items, bytes, buckets, chain_lines, free_blocks, claimed_blocks, fragments, rest, off @ ..] = *words;
+        let [items_off, bytes_off, estimate_off, unhinted_blocks, findings, severe] = off;
+        let [items_off, bytes_off, estimate_off] = [items_off, bytes_off, estimate_off].map(|word| word as i64);
+        let at_rest = rest != 0;
+        Self {
+            items,
+            bytes,
+            buckets,
+            chain_lines,
+            free_blocks,
+            claimed_blocks,
+            fragments,
+            at_rest,
+            items_off,
+            bytes_off,
+            estimate_off,
+            unhinted_blocks,
+            findings,
+            severe,
+        }
+    }
+}
+
 /// One check under way.
 struct Check<'a, 'c> {
     op: &'a Op<'c>,

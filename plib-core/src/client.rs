@@ -11,7 +11,6 @@
 //! context state:     client incarnation 24 | client slot 12 | incarnation 16 | busy 1
 //! ```
 
-use crate::domain::Domain;
 use crate::hash::mix;
 use crate::heap::Heap;
 use crate::layout::{CLASSES, CLIENT_SIZE, CONTEXT_SIZE, QUOTA_EIGHTHS};
@@ -376,7 +375,6 @@ pub struct Client {
     /// Whether every reader is covered by `membarrier`; else each fences for itself.
     barrier: bool,
     pub(crate) clock: sys::Clock,
-    pub(crate) domain: Domain,
 }
 
 /// A claimed op context.
@@ -398,6 +396,24 @@ pub struct ClientInfo {
     pub contexts: u32,
     /// Whether its address space still exists.
     pub alive: bool,
+}
+
+/// Words of a [`ClientInfo`] between two sides of a gate.
+#[cfg(not(loom))]
+pub(crate) const CLIENT_WORDS: usize = 6;
+
+#[cfg(not(loom))]
+impl ClientInfo {
+    pub(crate) fn encode(&self) -> [u64; CLIENT_WORDS] {
+        let Self { slot, pid, start_time, pid_namespace, contexts, alive } = *self;
+        [slot.into(), pid.into(), start_time, pid_namespace, contexts.into(), alive.into()]
+    }
+
+    pub(crate) fn decode(words: &[u64; CLIENT_WORDS]) -> Self {
+        let [slot, pid, start_time, pid_namespace, contexts, alive] = *words;
+        let [slot, pid, contexts] = [slot, pid, contexts].map(|word| word as u32);
+        Self { slot, pid, start_time, pid_namespace, contexts, alive: alive != 0 }
+    }
 }
 
 impl Client {
@@ -423,7 +439,6 @@ impl Client {
             lock_fd: p.lock_fd,
             barrier: sys::register_barrier(),
             clock,
-            domain: Domain::none(),
         };
         if let Ok(id) = client.claim_context(0) {
             client.op(id.0).reap();
@@ -452,11 +467,6 @@ impl Client {
     /// The heap.
     pub fn heap(&self) -> Heap {
         self.heap
-    }
-
-    /// What holds between calls.
-    pub fn isolation(&self) -> crate::domain::Isolation {
-        self.domain.isolation()
     }
 
     /// Claims a context for thread `tid`: a free one, or one whose owner is dead after recovering it.
@@ -574,6 +584,7 @@ impl Client {
     ///
     /// # Safety
     /// The context was claimed from this client by the calling thread and is not in the middle of another operation.
+    #[cfg(not(loom))]
     #[inline]
     pub unsafe fn session(&self, id: ContextId) -> crate::gate::Session<'_> {
         crate::gate::Session::new(self.op(id.0))

@@ -50,7 +50,49 @@ impl Holding {
             || self.superblock.is_some()
             || mutant::is(Mutant::HoldsNothing)
     }
+
+    /// Its owner.
+    pub(crate) fn owner(&self) -> Owner {
+        self.owner
+    }
+
+    /// From words as `encode` makes them.
+    pub(crate) fn decode(words: &[u64; HOLDING_WORDS]) -> Self {
+        let [context, slot, pid, pid_namespace, start_time, thread, first, second, rest @ ..] = *words;
+        let [large, superblock, read, also, fingerprint, owner] = rest;
+        Self {
+            context: context as u32,
+            slot: slot as u32,
+            pid: pid as u32,
+            pid_namespace,
+            start_time,
+            thread: named(thread),
+            buckets: [named(first), named(second)],
+            large: large != 0,
+            superblock: named(superblock),
+            reads: [named(read), named(also)],
+            fingerprint,
+            owner: Owner(owner as u32),
+        }
+    }
+
+    /// As words, in which 0 is nothing and an optional number is one more than it.
+    pub(crate) fn encode(&self) -> [u64; HOLDING_WORDS] {
+        let one_more = |number: Option<u32>| number.map_or(0, |n| u64::from(n) + 1);
+        let Self { pid_namespace, start_time, fingerprint, .. } = *self;
+        let [context, slot, pid, large] = [self.context, self.slot, self.pid, self.large.into()].map(u64::from);
+        let [first, second] = self.buckets.map(one_more);
+        let [read, also] = self.reads.map(one_more);
+        let (thread, superblock) = (one_more(self.thread), one_more(self.superblock));
+        let owner = u64::from(self.owner.0);
+        let place = [context, slot, pid, pid_namespace, start_time, thread, first, second];
+        let [a, b, c, d, e, f, g, h] = place;
+        [a, b, c, d, e, f, g, h, large, superblock, read, also, fingerprint, owner]
+    }
 }
+
+/// Words that a [`Holding`] takes between two sides of a gate.
+pub(crate) const HOLDING_WORDS: usize = 14;
 
 impl Client {
     /// What op context `number` (from 1) holds; None if it holds nothing, was just at work, or has a dead owner.

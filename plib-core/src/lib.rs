@@ -48,6 +48,7 @@ pub mod client;
 pub mod domain;
 pub mod evict;
 pub mod frozen;
+#[cfg(not(loom))]
 pub mod gate;
 pub mod hash;
 pub mod heap;
@@ -68,6 +69,7 @@ pub use cache::{Got, ItemInfo, Mode};
 pub use check::{CheckSummary, Finding};
 pub use client::{Client, ClientInfo, ClientParams, ContextId};
 pub use frozen::Holding;
+#[cfg(not(loom))]
 pub use gate::Session;
 pub use heap::Heap;
 pub use scan::Scanned;

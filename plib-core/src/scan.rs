@@ -130,8 +130,8 @@ impl Op<'_> {
     /// `out` is writable.
     unsafe fn read_scanned(&self, name: &[u8], out: Out) -> Result<Got, Status> {
         let mut key = crate::cache::Key::blank();
-        // SAFETY: `name` is a slice of ours.
-        unsafe { key.read(self, In::new(name))? };
+        // SAFETY: `name` is a slice of ours, and was a stored item's key.
+        unsafe { key.copy(self, In::new(name)) };
         let mut times = Times::new(self.client);
         let mut seen = crate::cache::Seen::NOTHING;
         let found = self.find(key.hash, key.bytes(), |view| self.take_out(view, out, &mut times, &mut seen))?;

@@ -19,6 +19,7 @@ macro_rules! counters {
         }
 
         /// Sums over all contexts since the heap was created, and gauges of the moment.
+        #[repr(C)]
         #[derive(Clone, Copy, Default, Debug)]
         pub struct Stats {
             $($(#[$doc])* pub $field: u64,)*
@@ -142,6 +143,25 @@ pub struct ClassStats {
     pub fragments: u64,
     /// Bytes of items in live blocks; with `size * live` it tells what rounding up costs.
     pub item_bytes: u64,
+}
+
+/// Words of a [`ClassStats`] between two sides of a gate.
+#[cfg(not(loom))]
+pub(crate) const CLASS_WORDS: usize = 9;
+
+#[cfg(not(loom))]
+impl ClassStats {
+    pub(crate) fn encode(&self) -> [u64; CLASS_WORDS] {
+        let [size, per_superblock, superblocks] = [self.size, self.per_superblock, self.superblocks].map(u64::from);
+        let Self { class, live, free, claimed, fragments, item_bytes, .. } = *self;
+        [class as u64, size, per_superblock, superblocks, live, free, claimed, fragments, item_bytes]
+    }
+
+    pub(crate) fn decode(words: &[u64; CLASS_WORDS]) -> Self {
+        let [class, size, per_superblock, superblocks, live, free, claimed, fragments, item_bytes] = *words;
+        let [size, per_superblock, superblocks] = [size, per_superblock, superblocks].map(|word| word as u32);
+        Self { class: class as usize, size, per_superblock, superblocks, live, free, claimed, fragments, item_bytes }
+    }
 }
 
 impl Op<'_> {

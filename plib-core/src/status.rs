@@ -48,6 +48,18 @@ pub enum Status {
     Isolation = 20,
 }
 
+impl Status {
+    /// The status of a number, if it is one's.
+    pub fn of(number: u32) -> Option<Self> {
+        use Status::*;
+        let all = [
+            Ok, NotFound, Exists, NotStored, TooLarge, Key, NotNumeric, Busy, TooSmall, Invalid, NoHeap, NoMemory,
+            Permission, NoSpace, NotAHeap, Layout, Damaged, Dirty, Full, Io, Isolation,
+        ];
+        all.get(number as usize).copied().filter(|status| *status as u32 == number)
+    }
+}
+
 /// What was wrong with a heap file or a parameter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Fault {

@@ -2,7 +2,12 @@
 
 use core::arch::asm;
 
+const SYS_RT_SIGACTION: usize = 13;
+const SYS_RT_SIGPROCMASK: usize = 14;
 const SYS_MSYNC: usize = 26;
+const SYS_GETPID: usize = 39;
+const SYS_GETTID: usize = 186;
+const SYS_RT_TGSIGQUEUEINFO: usize = 297;
 const SYS_SCHED_YIELD: usize = 24;
 const SYS_FCNTL: usize = 72;
 const SYS_CLOCK_GETTIME: usize = 228;
@@ -130,6 +135,93 @@ pub fn register_barrier() -> bool {
 pub fn barrier() -> bool {
     // SAFETY: takes a command number and flags only.
     unsafe { syscall4(SYS_MEMBARRIER, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0, 0) == 0 }
+}
+
+/// How a signal is handled, as the kernel has it (`struct kernel_sigaction`).
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Action {
+    /// The handler; 0 is the default, 1 is to ignore it.
+    pub handler: usize,
+    /// SA_ flags.
+    pub flags: usize,
+    /// The function that a handler returns to.
+    pub restorer: usize,
+    /// Signals that are blocked while the handler runs.
+    pub mask: u64,
+}
+
+impl Action {
+    /// What the kernel does by itself.
+    pub const DEFAULT: Self = Self { handler: 0, flags: 0, restorer: 0, mask: 0 };
+    /// The handler wants a siginfo.
+    pub const SIGINFO: usize = 4;
+    /// There is a restorer.
+    pub const RESTORER: usize = 0x0400_0000;
+    /// The handler is for once.
+    pub const RESETHAND: usize = 0x8000_0000;
+}
+
+/// Bytes of a kernel's signal set.
+const SET: usize = size_of::<u64>();
+
+/// How a signal is handled; None for no signal.
+pub fn action(signal: i32) -> Option<Action> {
+    let mut action = Action::DEFAULT;
+    // SAFETY: `action` is a valid struct on our stack.
+    let result = unsafe { syscall4(SYS_RT_SIGACTION, signal as usize, 0, (&raw mut action) as usize, SET) };
+    (result == 0).then_some(action)
+}
+
+/// Sets how a signal is handled; how it was before. None, and nothing changes, if it cannot be set.
+pub fn set_action(signal: i32, action: &Action) -> Option<Action> {
+    let mut old = Action::DEFAULT;
+    let (new_at, old_at) = ((&raw const *action) as usize, (&raw mut old) as usize);
+    // SAFETY: both are valid structs; what the new one names is the program's own handler or the gate's.
+    let result = unsafe { syscall4(SYS_RT_SIGACTION, signal as usize, new_at, old_at, SET) };
+    (result == 0).then_some(old)
+}
+
+/// Whether it is a signal that a thread raises by what it does itself.
+pub const fn is_fault(signal: i32) -> bool {
+    const SIGILL: i32 = 4;
+    const SIGTRAP: i32 = 5;
+    const SIGBUS: i32 = 7;
+    const SIGFPE: i32 = 8;
+    const SIGSEGV: i32 = 11;
+    const SIGSYS: i32 = 31;
+    matches!(signal, SIGILL | SIGTRAP | SIGBUS | SIGFPE | SIGSEGV | SIGSYS)
+}
+
+/// Sends a signal to the calling thread, with the information that came with it.
+///
+/// # Safety
+/// `info` is a siginfo.
+pub unsafe fn signal_self(signal: i32, info: *const u8) {
+    // SAFETY: numbers only, and what the caller vouches for.
+    unsafe {
+        let (pid, tid) = (syscall4(SYS_GETPID, 0, 0, 0, 0) as usize, syscall4(SYS_GETTID, 0, 0, 0, 0) as usize);
+        if syscall4(SYS_RT_TGSIGQUEUEINFO, pid, tid, signal as usize, info as usize) != 0 {
+            // No memory for the information: better without than not at all.
+            syscall4(SYS_TGKILL, pid, tid, signal as usize, 0);
+        }
+    }
+}
+
+/// Keeps the signals of a set out.
+pub fn block(set: u64) {
+    change_mask(0, set);
+}
+
+/// Lets the signals of a set in.
+pub fn unblock(set: u64) {
+    change_mask(1, set);
+}
+
+/// Changes which signals the thread lets in: `how` is SIG_BLOCK or SIG_UNBLOCK.
+fn change_mask(how: usize, set: u64) {
+    // SAFETY: `set` is on our stack.
+    unsafe { syscall4(SYS_RT_SIGPROCMASK, how, (&raw const set) as usize, 0, SET) };
 }
 
 type GetTime = unsafe extern "C" fn(i32, *mut core::ffi::c_void) -> i32;

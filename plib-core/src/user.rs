@@ -4,6 +4,7 @@
 //! slice or reference. What was copied may be torn; whoever reads from the heap validates afterwards.
 
 use core::arch::asm;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// Caller memory to read.
 #[derive(Clone, Copy, Debug)]
@@ -37,36 +38,98 @@ impl Out {
     }
 }
 
-/// The address range that a caller's pointer must not touch.
+/// Addresses that a caller's pointer must not touch.
 #[derive(Clone, Copy, Debug)]
-pub struct Protected {
+pub struct Range {
     pub(crate) start: usize,
     pub(crate) len: usize,
 }
 
-impl Protected {
+impl Range {
     /// Whether `len` bytes at `ptr` are memory that a caller may hand in: not null when not empty, not wrapping,
-    /// wholly outside the heap.
+    /// wholly outside the range.
     #[inline]
     pub fn admits(&self, ptr: *const u8, len: usize) -> bool {
         if len == 0 {
             return true;
         }
-        // Counted from the heap's start, a range below it must not reach round to 0, and one above it must not wrap.
+        // Counted from the range's start, one below it must not reach round to 0, and one above it must not wrap.
         let offset = (ptr as usize).wrapping_sub(self.start);
         !ptr.is_null()
             && offset >= self.len
             && offset.checked_add(len - 1).is_some()
             && (ptr as usize).checked_add(len - 1).is_some()
     }
+
+    /// The same for at most 16 bytes, in two comparisons; it may refuse what `admits` would not.
+    #[inline(always)]
+    fn admits_short(&self, ptr: *const u8) -> bool {
+        let offset = (ptr as usize).wrapping_sub(self.start).wrapping_add(16);
+        offset >= self.len.wrapping_add(16) && (ptr as usize).wrapping_sub(1) < usize::MAX - 16
+    }
+}
+
+/// All addresses that a caller's pointer must not touch: the heap's or, behind a key, everything that the key guards.
+#[derive(Clone, Copy)]
+pub struct Protected {
+    pub(crate) heap: Range,
+    pub(crate) others: Option<&'static Ranges>,
 }
 
 impl Protected {
-    /// The same for at most 16 bytes, in two comparisons; it may refuse what `admits` would not.
+    /// Whether `len` bytes at `ptr` are memory that a caller may hand in.
+    #[inline]
+    pub fn admits(&self, ptr: *const u8, len: usize) -> bool {
+        self.others.map_or_else(|| self.heap.admits(ptr, len), |all| all.admit(ptr, len))
+    }
+
+    /// The same for at most 16 bytes; it may refuse what `admits` would not.
     #[inline(always)]
     pub fn admits_short(&self, ptr: *const u8) -> bool {
-        let offset = (ptr as usize).wrapping_sub(self.start).wrapping_add(16);
-        offset >= self.len.wrapping_add(16) && (ptr as usize).wrapping_sub(1) < usize::MAX - 16
+        self.others.map_or_else(|| self.heap.admits_short(ptr), |all| all.admit(ptr, 16))
+    }
+}
+
+/// Ranges that a caller's pointers must not touch, of which the first begins with this very list.
+#[repr(C)]
+pub struct Ranges {
+    /// Bytes of that one.
+    own: AtomicUsize,
+    /// How many there are, gaps included.
+    count: AtomicUsize,
+    /// Start and length; length 0 for a gap.
+    words: [[AtomicUsize; 2]; RANGES],
+}
+
+/// Ranges at most, besides the list's own.
+pub const RANGES: usize = 64;
+
+impl Ranges {
+    /// Whether `len` bytes at `ptr` lie outside of all.
+    #[inline]
+    pub fn admit(&self, ptr: *const u8, len: usize) -> bool {
+        let own = Range { start: (&raw const *self) as usize, len: self.own.load(Ordering::Relaxed) };
+        let count = self.count.load(Ordering::Acquire);
+        own.admits(ptr, len)
+            && self.words.iter().take(count).all(|[start, bytes]| {
+                // The length first: a range that is just being made is there once its length is.
+                let there = bytes.load(Ordering::Acquire);
+                Range { start: start.load(Ordering::Relaxed), len: there }.admits(ptr, len)
+            })
+    }
+
+    /// Sets how long the list's own range is.
+    pub fn set_own(&self, len: usize) {
+        self.own.store(len, Ordering::Relaxed);
+    }
+
+    /// Puts a range in a place that is a gap, or makes it one by a length of 0.
+    pub fn set(&self, index: usize, range: Range) {
+        let Some([start, len]) = self.words.get(index) else { return };
+        len.store(0, Ordering::Release);
+        start.store(range.start, Ordering::Release);
+        len.store(range.len, Ordering::Release);
+        self.count.fetch_max(index + 1, Ordering::AcqRel);
     }
 }
 
@@ -315,7 +378,7 @@ mod tests {
 
     #[test]
     fn protected_ranges_admit_only_what_is_outside() {
-        let p = Protected { start: 0x10000, len: 0x1000 };
+        let p = Range { start: 0x10000, len: 0x1000 };
         let at = |a: usize| core::ptr::without_provenance::<u8>(a);
         for (start, len, ok) in [
             (0xf000, 0x1000, true),

@@ -4,7 +4,8 @@
  *     PLIB_UPDATE_HEADER=1 cargo test -p plib-ffi --test header
  *
  * Caveats
- * - Any process that may write the heap's file can damage every item in it (isolation "none").
+ * - Any process that may write the heap's file can damage every item in it. Isolation "guarded" keeps a program's own
+ *   mistakes out of the heap; docs/protection.md.
  * - A handle works in a forked child, which becomes a client of its own on its first call. The child must be able to open
  *   the heap's file again: one that has given up that right since the parent opened it gets PLIB_E_PERMISSION.
  * - In a signal handler, use the operations on items (plib_get to plib_flush_all, and the batches) only, in a thread that

@@ -8,9 +8,12 @@
 
 use crate::error::Error;
 use crate::mapping::{self, Mapping};
+use crate::protection::{Protection, Wanted};
 use crate::{name, process};
+use plib_core::domain::Isolation;
+use plib_core::gate::{self, Gated};
 use plib_core::layout::Geometry;
-use plib_core::{Client, ClientParams, Heap, Status};
+use plib_core::{Client, ClientParams, Fault, Heap, Status};
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -31,19 +34,32 @@ pub(crate) struct Record {
     inode: u64,
     kept: RawFd,
     geometry: Geometry,
+    /// Whether the heap is to be guarded.
+    isolation: Wanted,
     /// Where this process has it mapped; in a child of fork, where its parent had. 0 for nowhere.
     mapped: AtomicUsize,
 }
 
 /// A process's attachment: its mapping and its place among the clients. It does not survive fork.
 pub(crate) struct Attachment {
-    pub client: Client,
+    pub way: Way,
     pub mapping: Mapping,
+    /// Its client slot.
+    pub slot: u32,
+    pub geometry: Geometry,
+}
+
+/// How this process gets at the heap.
+pub(crate) enum Way {
+    /// By functions, on an open mapping.
+    Direct(Client),
+    /// Through the gate, with the heap behind the process's key.
+    Gated(Gated, &'static Protection),
 }
 
 impl Record {
     /// Opens the file and checks that it is a heap, without mapping it.
-    pub fn open(path: PathBuf) -> Result<Self, Error> {
+    pub fn open(path: PathBuf, isolation: Wanted) -> Result<Self, Error> {
         let (file, metadata) = name::open_regular(&path, true)?;
         let geometry = probe(&file, &metadata, &path)?;
         let path = std::path::absolute(&path).unwrap_or(path);
@@ -52,6 +68,7 @@ impl Record {
             inode: metadata.ino(),
             kept: keep(file),
             geometry,
+            isolation,
             path,
             mapped: AtomicUsize::new(0),
         })
@@ -93,29 +110,35 @@ impl Record {
         }
         // Checked again: a child may attach long after its parent did.
         let geometry = probe(&file, &metadata, &self.path)?;
-        let mapping = Mapping::new(file.as_fd(), geometry.size as usize).map_err(io("map"))?;
+        let protection = self.isolation.protection()?;
+        let key = protection.map(Protection::key);
+        let mapping = Mapping::new(file.as_fd(), geometry.size as usize, key).map_err(io("map"))?;
         mapping.keep_from_children().map_err(io("keep from child processes the mapping of"))?;
         let boot_id = process::boot_id().map_err(io("read the boot id for"))?;
         process::register_barrier();
-        // SAFETY: the mapping covers the checked file, is 2 MiB-aligned, and outlives the client: both are in the attachment,
-        // which gives the client up first.
-        let heap =
-            unsafe { Heap::attach(mapping.base(), mapping.len(), boot_id) }.map_err(|f| Error::fault(&self.path, f))?;
-        let client = self.register(heap, &file)?;
-        Ok(Attachment { client, mapping })
+        let (way, slot) = match protection {
+            None => {
+                // SAFETY: the mapping covers the checked file, is 2 MiB-aligned, and outlives the client: both are in the
+                // attachment, which gives the client up first.
+                let heap = unsafe { Heap::attach(mapping.base(), mapping.len(), boot_id) };
+                let client = self.register(heap.map_err(|f| Error::fault(&self.path, f))?, &file)?;
+                let slot = client.slot();
+                (Way::Direct(client), slot)
+            }
+            Some(protection) => {
+                let (gated, slot) = self.register_gated(protection, &mapping, boot_id, &geometry, &file)?;
+                (Way::Gated(gated, protection), slot)
+            }
+        };
+        Ok(Attachment { way, mapping, slot, geometry })
     }
 
     /// Takes the first client slot whose lock byte is free: unused slots first, then those of the dead.
     fn register(&self, heap: Heap, file: &File) -> Result<Client, Error> {
         let clients = heap.geometry().clients;
         let unused = (0..clients).filter(|slot| !heap.slot_in_use(*slot));
-        for slot in unused.chain((0..clients).filter(|slot| heap.slot_in_use(*slot))) {
-            let lock = |kind| lock_byte(file, Heap::lock_offset(slot), kind);
-            match lock(libc::F_WRLCK) {
-                Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => continue,
-                Err(e) => return Err(Error::io("lock a byte of", &self.path, e)),
-                Ok(()) => {}
-            }
+        let slots = unused.chain((0..clients).filter(|slot| heap.slot_in_use(*slot)));
+        self.register_in(slots, clients, file, |slot| {
             let params = ClientParams {
                 slot,
                 pid: process::process_id(),
@@ -124,11 +147,75 @@ impl Record {
                 lock_fd: self.kept,
                 vdso: process::vdso(),
             };
-            match Client::register(heap, params) {
+            Client::register(heap, params).map_err(|status| Fault {
+                status,
+                field: "client slot",
+                expected: 0,
+                found: 0,
+            })
+        })
+    }
+
+    /// The same through the gate, which takes the mapping in use as well. (Which slots are unused cannot be seen from here.)
+    fn register_gated(
+        &self,
+        protection: &Protection,
+        mapping: &Mapping,
+        boot_id: [u64; 2],
+        geometry: &Geometry,
+        file: &File,
+    ) -> Result<(Gated, u32), Error> {
+        let clients = geometry.clients;
+        let mut place = 0;
+        self.register_in(0..clients, clients, file, |slot| {
+            let wanted = gate::Attach {
+                base: mapping.base() as usize,
+                len: mapping.len(),
+                boot_id,
+                start_time: process::start_time(),
+                pid_namespace: process::pid_namespace(),
+                pid: process::process_id(),
+                slot,
+                lock_fd: self.kept,
+                pad: 0,
+            };
+            loop {
+                let mut gated = protection.gated(place);
+                match gated.attach(&wanted) {
+                    Ok(()) => return Ok((gated, slot)),
+                    Err(Fault { status: Status::Full, .. }) if place < gate::HEAPS as u32 => place += 1,
+                    Err(fault) => return Err(fault),
+                }
+            }
+        })
+    }
+
+    /// Locks the byte of one slot after the other until one can be had and `register` takes it.
+    fn register_in<T>(
+        &self,
+        slots: impl Iterator<Item = u32>,
+        clients: u32,
+        file: &File,
+        mut register: impl FnMut(u32) -> Result<T, Fault>,
+    ) -> Result<T, Error> {
+        for slot in slots {
+            let lock = |kind| lock_byte(file, Heap::lock_offset(slot), kind);
+            match lock(libc::F_WRLCK) {
+                Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => continue,
+                Err(e) => return Err(Error::io("lock a byte of", &self.path, e)),
+                Ok(()) => {}
+            }
+            match register(slot) {
                 Ok(client) => return Ok(client),
                 // Somebody who holds no lock changed the slot meanwhile.
-                Err(Status::Busy) => lock(libc::F_UNLCK).map_err(|e| Error::io("unlock a byte of", &self.path, e))?,
-                Err(status) => return Err(Error::of_operation(status, 0, 0, 0)),
+                Err(Fault { status: Status::Busy, .. }) => {
+                    lock(libc::F_UNLCK).map_err(|e| Error::io("unlock a byte of", &self.path, e))?;
+                }
+                Err(Fault { status: Status::Full, expected, .. }) => {
+                    let remedy = "close some";
+                    return Err(Error::Full { what: "heaps can be open behind the key", limit: expected, remedy });
+                }
+                Err(fault) => return Err(Error::fault(&self.path, fault)),
             }
         }
         let remedy = "close some, or create the heap with more contexts";
@@ -185,8 +272,40 @@ impl Drop for Record {
 impl Attachment {
     /// Leaves the heap. Every context must have been released.
     pub fn detach(self) {
-        self.client.unregister();
+        match self.way {
+            Way::Direct(client) => client.unregister(),
+            Way::Gated(mut gated, _) => {
+                if gated.detach().is_err() {
+                    // A call on another heap keeps its seat for long: this heap's mapping must stay with its client.
+                    std::mem::forget(self.mapping);
+                    return;
+                }
+            }
+        }
         drop(self.mapping);
+    }
+
+    /// What keeps the program out of the heap between calls.
+    pub fn isolation(&self) -> Isolation {
+        match self.way {
+            Way::Direct(_) => Isolation::None,
+            Way::Gated(..) => Isolation::Guarded,
+        }
+    }
+
+    /// Forgets what stands under the id of a thread that is new: see [`Client::disown_thread`].
+    pub fn disown_thread(&self, tid: u32) {
+        if let Way::Direct(client) = &self.way {
+            client.disown_thread(tid);
+        }
+    }
+
+    /// Whether `len` bytes at `start` are none of the library's.
+    pub fn admits(&self, start: usize, len: usize) -> bool {
+        match self.way {
+            Way::Direct(_) => true,
+            Way::Gated(_, protection) => protection.admits(start, len),
+        }
     }
 }
 

@@ -67,12 +67,7 @@ const TOO_SMALL: u32 = Status::TooSmall as u32;
 
 /// The status that a request carries as a number.
 pub(crate) fn status_of(number: u32) -> Status {
-    use Status::*;
-    let possible = [
-        Ok, NotFound, Exists, NotStored, TooLarge, Key, NotNumeric, Busy, TooSmall, Invalid, NoHeap, NoMemory,
-        Permission, NoSpace, NotAHeap, Layout, Damaged, Dirty, Full, Io, Isolation,
-    ];
-    possible.into_iter().find(|status| *status as u32 == number).unwrap_or(Invalid)
+    Status::of(number).unwrap_or(Status::Invalid)
 }
 
 /// Room for a part of a batch: a request and a buffer a key.

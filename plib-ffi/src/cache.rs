@@ -2,7 +2,8 @@
 
 use crate::claim::{Inside, enter};
 use crate::create::{self, CreateOptions};
-use crate::error::{Error, isolation_name};
+use crate::error::Error;
+use crate::protection::Wanted;
 use crate::{handle, name};
 use plib_core::domain::Isolation;
 use plib_core::user::{In, Out};
@@ -69,9 +70,9 @@ impl Cache {
     /// # Errors
     /// [`Error::AlreadyExists`], [`Error::NoSpace`], [`Error::OutOfRange`], [`Error::Permission`] and others.
     pub fn create(name: impl AsRef<OsStr>, options: &CreateOptions) -> Result<Self, Error> {
+        let isolation = Wanted::new(Isolation::None)?;
         let path = create::create(name.as_ref(), options)?;
-        check_isolation(Isolation::None)?;
-        Ok(Self { key: handle::open(path)? })
+        Ok(Self { key: handle::open(path, isolation)? })
     }
 
     /// Opens a heap.
@@ -88,9 +89,9 @@ impl Cache {
     /// # Errors
     /// As [`Cache::open`], and [`Error::Isolation`].
     pub fn open_with(name: impl AsRef<OsStr>, options: &OpenOptions) -> Result<Self, Error> {
-        check_isolation(options.isolation)?;
+        let isolation = Wanted::new(options.isolation)?;
         let path = name::checked_path(name.as_ref())?;
-        Ok(Self { key: handle::open(path)? })
+        Ok(Self { key: handle::open(path, isolation)? })
     }
 
     /// Removes a heap's file. Who has it open keeps it until closing it.
@@ -381,7 +382,7 @@ impl Cache {
     /// What keeps the program out of the heap between calls.
     pub fn isolation(&self) -> Isolation {
         // A handle that cannot be entered protects nothing.
-        self.enter().map_or(Isolation::None, |inside| inside.client().isolation())
+        self.enter().map_or(Isolation::None, |inside| inside.isolation())
     }
 
     #[inline]
@@ -419,22 +420,5 @@ fn found(result: Result<(), (Status, Inside, &[u8])>) -> Result<bool, Error> {
         Ok(()) => Ok(true),
         Err((Status::NotFound, ..)) => Ok(false),
         Err((status, inside, key)) => Err(inside.error(status, key.len(), 0)),
-    }
-}
-
-/// Refuses what this release cannot give.
-pub(crate) fn check_isolation(wanted: Isolation) -> Result<(), Error> {
-    let by_environment = match std::env::var_os("PLIB_ISOLATION") {
-        None => Isolation::None,
-        Some(text) => match text.to_str() {
-            Some("" | "none") => Isolation::None,
-            Some("guarded") => Isolation::Guarded,
-            Some("sealed") => Isolation::Sealed,
-            _ => return Err(Error::Invalid("PLIB_ISOLATION must be none, guarded or sealed")),
-        },
-    };
-    match wanted.max(by_environment) {
-        Isolation::None => Ok(()),
-        tier => Err(Error::Isolation { wanted: isolation_name(tier) }),
     }
 }

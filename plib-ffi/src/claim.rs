@@ -17,12 +17,16 @@
 //! it. `busy` tells which (see [`crate::stack`]). In a handler the call works by a claim of its own, for this once. An
 //! operation that was left is recovered as that of a dead thread is, and the call goes on as usual.
 
+use crate::attach::{Attachment, Way};
 use crate::error::Error;
 use crate::handle;
 use crate::process;
 use crate::quiet::Quiet;
+use crate::signals;
 use crate::stack::{self, Stack};
 use crate::world::{Guard, World};
+use plib_core::domain::Isolation;
+use plib_core::layout::Geometry;
 use plib_core::{Client, ContextId, Session, Status};
 use std::arch::asm;
 use std::cell::{Cell, UnsafeCell};
@@ -43,7 +47,7 @@ pub(crate) struct Claim {
     pub busy: AtomicUsize,
     /// The thread's way into the heap, made once.
     session: UnsafeCell<MaybeUninit<Session<'static>>>,
-    client: AtomicPtr<Client>,
+    attachment: AtomicPtr<Attachment>,
     // What the Rust API's fast path needs ends here, with the first cache line.
     base: AtomicUsize,
     len: AtomicUsize,
@@ -53,7 +57,8 @@ pub(crate) struct Claim {
     tid: AtomicU32,
     /// The next claim of the same thread, or of the list of free ones.
     pub next: AtomicPtr<Claim>,
-    context: UnsafeCell<MaybeUninit<ContextId>>,
+    /// What to give back; None behind a gate, where seats have the contexts.
+    context: UnsafeCell<MaybeUninit<Option<ContextId>>>,
 }
 
 const _: () = assert!(offset_of!(Claim, base) == 64 && size_of::<Claim>() == 128);
@@ -294,7 +299,7 @@ fn enter_anew(key: u64, local: &Local, sp: usize) -> Result<Inside, Error> {
     let spare = local.claims().filter(|_| !once).find(|claim| claim.is_spare());
     let claim = spare.or_else(|| guard.new_claim()).ok_or(TOO_MANY_CLAIMS)?;
     if !once && let Some(attachment) = guard.attachment(index, key) {
-        attachment.client.disown_thread(process::thread_id());
+        attachment.disown_thread(process::thread_id());
     }
     if let Err(e) = fill(&guard, claim, index, key) {
         if spare.is_none() {
@@ -341,14 +346,23 @@ const TOO_MANY_CLAIMS: Error = Error::Full {
 /// Ties a claim to a fresh op context.
 fn fill(guard: &Guard, claim: &Claim, index: usize, key: u64) -> Result<(), Error> {
     let attachment = guard.attachment(index, key).ok_or(Error::Closed)?;
-    let context = context_for(guard, index, key, &attachment.client)?;
-    claim.client.store((&raw const attachment.client).cast_mut(), Ordering::Relaxed);
+    let (session, context) = match &attachment.way {
+        Way::Direct(client) => {
+            let context = context_for(guard, index, key, client)?;
+            // SAFETY: the context was claimed for this thread, and the attachment stays until the claim is released.
+            (unsafe { client.session(context) }, Some(context))
+        }
+        Way::Gated(gated, _) => {
+            signals::look_again();
+            (Session::gated(*gated), None)
+        }
+    };
+    claim.attachment.store((&raw const *attachment).cast_mut(), Ordering::Relaxed);
     claim.base.store(attachment.mapping.base() as usize, Ordering::Relaxed);
     claim.len.store(attachment.mapping.len(), Ordering::Relaxed);
-    // SAFETY: under the lock, and the claim has no key yet. The context was claimed for this thread, and the attachment
-    // stays until the claim is released.
+    // SAFETY: under the lock, and the claim has no key yet.
     unsafe {
-        (*claim.session.get()).write(attachment.client.session(context));
+        (*claim.session.get()).write(session);
         (*claim.context.get()).write(context);
     }
     claim.holds.store(index as u32 + 1, Ordering::Relaxed);
@@ -397,11 +411,13 @@ fn retire(claim: &Claim) {
 /// Gives a claim's context back, under the world's lock and with its thread not inside.
 fn release(_: &Guard, claim: &Claim) {
     if claim.holds.swap(0, Ordering::Relaxed) != 0 {
-        // SAFETY: `holds` said that the context and the client are there: a client is taken from its place only after all
-        // its claims were released.
-        let (client, context) =
-            unsafe { (&*claim.client.load(Ordering::Relaxed), (*claim.context.get()).assume_init()) };
-        client.release_context(context, process::thread_id());
+        // SAFETY: `holds` said that the context and the attachment are there: an attachment is taken from its place only after
+        // all its claims were released.
+        let (attachment, context) =
+            unsafe { (&*claim.attachment.load(Ordering::Relaxed), (*claim.context.get()).assume_init()) };
+        if let (Way::Direct(client), Some(context)) = (&attachment.way, context) {
+            client.release_context(context, process::thread_id());
+        }
     }
 }
 
@@ -472,10 +488,24 @@ impl Inside {
         unsafe { (*self.claim.session.get()).assume_init_mut() }
     }
 
-    /// This process's client.
-    pub fn client(&self) -> &Client {
-        // SAFETY: as in `session`; the client is its attachment's.
-        unsafe { &*self.claim.client.load(Ordering::Relaxed) }
+    fn attachment(&self) -> &Attachment {
+        // SAFETY: as in `session`.
+        unsafe { &*self.claim.attachment.load(Ordering::Relaxed) }
+    }
+
+    /// The heap's map.
+    pub fn geometry(&self) -> &Geometry {
+        &self.attachment().geometry
+    }
+
+    /// This process's client slot.
+    pub fn slot(&self) -> u32 {
+        self.attachment().slot
+    }
+
+    /// What keeps the program out of the heap between calls.
+    pub fn isolation(&self) -> Isolation {
+        self.attachment().isolation()
     }
 
     /// Where the heap is mapped.
@@ -488,13 +518,14 @@ impl Inside {
     pub fn admits(&self, ptr: *const u8, len: usize) -> bool {
         let (start, base) = (ptr as usize, self.claim.base.load(Ordering::Relaxed));
         let Some(end) = start.checked_add(len) else { return false };
-        start != 0 && (end <= base || start >= base + self.claim.len.load(Ordering::Relaxed))
+        let outside = end <= base || start >= base + self.claim.len.load(Ordering::Relaxed);
+        start != 0 && outside && self.attachment().admits(start, len)
     }
 
     /// The error for a status of an operation on a key and a value of these lengths.
     #[cold]
     pub fn error(&self, status: Status, key_len: usize, value_len: usize) -> Error {
-        Error::of_operation(status, key_len, value_len, self.client().heap().geometry().item_size_max)
+        Error::of_operation(status, key_len, value_len, self.geometry().item_size_max)
     }
 }
 

@@ -124,7 +124,7 @@ fn fill(file: &File, geometry: &Geometry, options: &CreateOptions, path: &Path) 
         boot_id: process::boot_id().map_err(io("read the boot id for"))?,
         ..params(options)
     };
-    let mapping = Mapping::new(file.as_fd(), geometry.size as usize).map_err(io("map"))?;
+    let mapping = Mapping::new(file.as_fd(), geometry.size as usize, None).map_err(io("map"))?;
     if options.huge {
         pages::ask(&mapping);
     }

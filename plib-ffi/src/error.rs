@@ -194,12 +194,14 @@ pub enum Error {
     },
     /// The wanted isolation is not to be had.
     #[error(
-        "isolation '{wanted}' is wanted (by the program or PLIB_ISOLATION) but this release gives 'none' only; ask for \
-         'none' if the programs that share the heap trust each other"
+        "isolation '{wanted}' is wanted (by the program or PLIB_ISOLATION) but {why}; ask for less if the programs that share the \
+         heap trust each other (`plib doctor` says what this machine offers)"
     )]
     Isolation {
         /// The least tier wanted.
         wanted: &'static str,
+        /// Why it is not to be had.
+        why: &'static str,
     },
 }
 

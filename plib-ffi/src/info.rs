@@ -71,7 +71,7 @@ pub(crate) fn describe(record: &Record, inside: Option<&Inside>) -> HeapInfo {
         uid,
         gid,
         pages: inside.map(|inside| pages::describe(inside.base())).unwrap_or_default(),
-        isolation: inside.map_or(Isolation::None, |inside| inside.client().isolation()),
+        isolation: inside.map_or(Isolation::None, |inside| inside.isolation()),
     }
 }
 
@@ -108,7 +108,8 @@ impl Cache {
     /// # Errors
     /// [`Error::Busy`] when no op context is free.
     pub fn stats(&self) -> Result<Stats, Error> {
-        Ok(self.enter()?.session().stats())
+        let mut inside = self.enter()?;
+        inside.session().stats().map_err(|status| inside.error(status, 0, 0))
     }
 
     /// How each size class is used; walks the whole heap.
@@ -117,8 +118,8 @@ impl Cache {
     /// [`Error::Busy`] when no op context is free.
     pub fn class_stats(&self) -> Result<Vec<ClassStats>, Error> {
         let mut inside = self.enter()?;
-        let session = inside.session();
-        Ok((0..CLASSES).map(|class| session.class_stats(class)).collect())
+        let all: Result<_, _> = (0..CLASSES).map(|class| inside.session().class_stats(class)).collect();
+        all.map_err(|status| inside.error(status, 0, 0))
     }
 
     /// Which bucket of the index a key belongs to at the moment: for tools, and tests that want keys to meet.
@@ -136,9 +137,10 @@ impl Cache {
     /// # Errors
     /// [`Error::Busy`] when no op context is free.
     pub fn clients(&self) -> Result<Vec<ClientInfo>, Error> {
-        let inside = self.enter()?;
-        let client = inside.client();
-        Ok((0..client.heap().geometry().clients).filter_map(|slot| client.client_info(slot)).collect())
+        let mut inside = self.enter()?;
+        let slots = 0..inside.geometry().clients;
+        let all: Result<Vec<_>, _> = slots.map(|slot| inside.session().client_info(slot)).collect();
+        all.map(|all| all.into_iter().flatten().collect()).map_err(|status| inside.error(status, 0, 0))
     }
 
     /// Recovers what dead clients held, and says how many op contexts that were. Operations do it too when they meet one.
@@ -146,7 +148,8 @@ impl Cache {
     /// # Errors
     /// [`Error::Busy`] when no op context is free.
     pub fn reap(&self) -> Result<u32, Error> {
-        Ok(self.enter()?.session().reap())
+        let mut inside = self.enter()?;
+        inside.session().reap().map_err(|status| inside.error(status, 0, 0))
     }
 
     /// Checks every invariant of the heap. On one that others write to, what they are just doing may show up as
@@ -165,13 +168,13 @@ impl Cache {
     /// [`Error::Busy`] when no op context is free.
     pub fn check(&self) -> Result<CheckReport, Error> {
         let mut inside = self.enter()?;
-        let (mut findings, mut severe) = (Vec::new(), false);
+        let mut findings = Vec::new();
         let summary = inside.session().check(&mut |finding: Finding| {
-            severe |= finding.severe;
             if findings.len() < FINDINGS_MAX {
                 findings.push(finding);
             }
         });
-        Ok(CheckReport { findings, summary, severe })
+        let summary = summary.map_err(|status| inside.error(status, 0, 0))?;
+        Ok(CheckReport { findings, summary, severe: summary.severe > 0 })
     }
 }

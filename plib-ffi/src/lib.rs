@@ -37,6 +37,7 @@
 //! | `name`, `create`, `attach` | heap files: where they are, how one is made and mapped |
 //! | `world`, `claim`, `handle` | what a process knows of its open heaps, and its threads of their op contexts |
 //! | `stack`, `quiet` | what signal handlers and cancellation may do to a thread, and may not |
+//! | `protection`, `signals` | the protection key and the vault behind it; signal handlers that come during a call |
 //! | `process`, `other_process`, `mapping`, `pages`, `room` | the operating system |
 #![warn(missing_docs)]
 
@@ -54,9 +55,11 @@ mod name;
 mod other_process;
 mod pages;
 mod process;
+mod protection;
 mod quiet;
 mod room;
 mod scan;
+mod signals;
 mod stack;
 mod sweep;
 mod watch;

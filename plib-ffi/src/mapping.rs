@@ -1,6 +1,8 @@
 //! Shared mappings of heap files.
 
+use crate::protection::guard;
 use crate::room;
+use plib_core::domain::ProtectionKey;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
@@ -10,7 +12,7 @@ use std::ptr::null_mut;
 const ALIGNMENT: usize = 2 << 20;
 const PAGE: usize = 4096;
 
-/// A readable and writable shared mapping of a whole file, taken away again on drop.
+/// A shared mapping of a whole file, readable and writable (behind a key for who has it open), taken away again on drop.
 #[derive(Debug)]
 pub(crate) struct Mapping {
     base: *mut u8,
@@ -18,8 +20,8 @@ pub(crate) struct Mapping {
 }
 
 impl Mapping {
-    /// Maps `len` bytes of the file, which must have as many.
-    pub fn new(file: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
+    /// Maps `len` bytes of the file, which must have as many, behind `key` if one is given.
+    pub fn new(file: BorrowedFd<'_>, len: usize, key: Option<ProtectionKey>) -> io::Result<Self> {
         let reserved = len.checked_add(ALIGNMENT).ok_or(io::ErrorKind::InvalidInput)?;
         let failed = |at| if at == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(at as usize) };
         // SAFETY: reserves fresh addresses.
@@ -36,7 +38,9 @@ impl Mapping {
         let base = start.next_multiple_of(ALIGNMENT);
         // SAFETY: the range lies within the one just reserved, which nobody else knows of.
         let mapped = failed(unsafe {
-            let protection = libc::PROT_READ | libc::PROT_WRITE;
+            let open = libc::PROT_READ | libc::PROT_WRITE;
+            // Inaccessible until it has its key.
+            let protection = if key.is_some() { libc::PROT_NONE } else { open };
             libc::mmap(base as *mut _, len, protection, libc::MAP_SHARED | libc::MAP_FIXED, file.as_raw_fd(), 0)
         });
         // A huge-page file rounds its mapping up; nothing of it is given back here.
@@ -54,7 +58,12 @@ impl Mapping {
                 }
             }
         }
-        mapped.map(|base| Self { base: base as *mut u8, len })
+        let mapping = mapped.map(|base| Self { base: base as *mut u8, len })?;
+        if let Some(key) = key {
+            // SAFETY: the mapping is ours, and nobody knows of it.
+            unsafe { guard(key, mapping.base, end - base)? };
+        }
+        Ok(mapping)
     }
 
     /// Keeps the mapping out of children of fork, so that its file's lock ends with this address space.

@@ -159,19 +159,23 @@ impl OtherProcess {
         field(&status, "Uid:")?.split_ascii_whitespace().next()?.parse().ok()
     }
 
-    /// What one of its threads does, named as in its own pid namespace; without a thread, what its first one does.
+    /// What one of its threads does, named as in its own pid namespace. If it is not known which (behind a gate nobody knows): what
+    /// the one does that could run, without ticks, since they may be another's; else what the first does.
     pub fn activity(&self, thread: Option<u32>) -> Option<Activity> {
-        let task = match thread {
-            None => String::new(),
-            Some(id) => {
-                let is_it =
-                    |name: &String| innermost_id(&self.read(&format!("{name}status")).unwrap_or_default()) == Some(id);
-                let name = |number: u32| format!("task/{number}/");
-                std::iter::once(id).chain(numbers_in(&self.path("task"))).map(name).find(is_it)?
-            }
+        let activity = |task: &str| {
+            let stat = self.read(&format!("{task}stat")).ok()?;
+            Stat::parse(&stat).map(|stat| Activity { state: stat.state, ticks: stat.ticks })
         };
-        let stat = self.read(&format!("{task}stat")).ok()?;
-        Stat::parse(&stat).map(|stat| Activity { state: stat.state, ticks: stat.ticks })
+        let name = |number: u32| format!("task/{number}/");
+        let Some(id) = thread else {
+            let tasks = self.path("task");
+            let mut all = numbers_in(&tasks).filter_map(|number| activity(&name(number)));
+            let runs = all.find(|activity| activity.state == 'R');
+            return runs.map(|activity| Activity { ticks: 0, ..activity }).or_else(|| activity(""));
+        };
+        let is_it = |task: &String| innermost_id(&self.read(&format!("{task}status")).unwrap_or_default()) == Some(id);
+        let task = std::iter::once(id).chain(numbers_in(&self.path("task"))).map(name).find(is_it)?;
+        activity(&task)
     }
 
     /// SIGKILL.
@@ -318,6 +322,8 @@ mod tests {
         assert!(found.is_this() && found.pid() == std::process::id() && found.uid().is_some());
         assert!(found.activity(Some(crate::process::thread_id())).is_some_and(|a| a.state == 'R'));
         assert!(found.activity(Some(1)).is_none());
+        // Some thread of this process runs: this one.
+        assert_eq!(found.activity(None), Some(Activity { state: 'R', ticks: 0 }));
         let other = MappedFile("00:00 77".into());
         // One who looks at the heap's file, or has a copy of it in memory, is no client.
         let (_kept, read_only) = mapped(libc::PROT_READ, libc::MAP_SHARED);

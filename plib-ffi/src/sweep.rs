@@ -183,7 +183,7 @@ impl Sweeper {
     fn step_on(&mut self, key: u64) -> Result<Option<SweepReport>, Error> {
         // It allocates and reads files, and holds processes by descriptors.
         let _quiet = Quiet::begin();
-        self.recovered += enter(key)?.session().reap();
+        self.recovered += reap(key)?;
         self.watch.look(key)?;
         if self.watch.is_undecided() {
             return Ok(None);
@@ -193,9 +193,9 @@ impl Sweeper {
         self.watch.end_sweep();
         // If this is refused, others recover them; what was done is told in any case.
         if frozen.iter().any(|owner| owner.fate.is_over())
-            && let Ok(mut inside) = enter(key)
+            && let Ok(recovered) = reap(key)
         {
-            self.recovered += inside.session().reap();
+            self.recovered += recovered;
         }
         let readers = self.watch.readers() as u32;
         Ok(Some(SweepReport { recovered: std::mem::take(&mut self.recovered), frozen, readers }))
@@ -281,13 +281,15 @@ impl<'a> Visit<'a> {
     fn send_kill(&mut self, still: &Still) -> io::Result<Option<Fate>> {
         let holding = &still.holding;
         let found = self.lookup.process_of(holding);
-        let inside = enter(self.key).map_err(number_of)?;
-        if holding.slot == inside.client().slot() {
+        let mut inside = enter(self.key).map_err(number_of)?;
+        if holding.slot == inside.slot() {
             return Ok(Some(Fate::ThisProcess));
         }
         // Looked at again now that the process is held: what follows is only for one that still stands where it stood.
-        if inside.client().holding(holding.context).as_ref() != Some(holding) {
-            return Ok(Some(if inside.client().is_gone(holding) { Fate::Gone } else { Fate::Resumed }));
+        let session = inside.session();
+        if session.holding(holding.context).map_err(|_| busy())?.as_ref() != Some(holding) {
+            let gone = session.is_gone(holding).map_err(|_| busy())?;
+            return Ok(Some(if gone { Fate::Gone } else { Fate::Resumed }));
         }
         drop(inside);
         match found {
@@ -307,9 +309,9 @@ impl<'a> Visit<'a> {
         let begun = self.waited.filter(|(last, _)| *last == identity);
         let (_, end) = *self.waited.insert(begun.unwrap_or_else(|| (identity, Instant::now() + self.policy.wait)));
         loop {
-            match enter(self.key) {
-                Ok(inside) if inside.client().is_gone(holding) => return Fate::Killed,
-                // No op context at the moment: asked again.
+            match enter(self.key).map(|mut inside| inside.session().is_gone(holding)) {
+                Ok(Ok(true)) => return Fate::Killed,
+                // No op context or no seat at the moment: asked again.
                 Ok(_) | Err(Refused::NoContext(_)) => {}
                 // The handle was closed meanwhile, and nobody can say.
                 Err(_) => return Fate::Lingers,
@@ -320,6 +322,17 @@ impl<'a> Visit<'a> {
             process::pause(Duration::from_millis(1));
         }
     }
+}
+
+/// Recovers what the dead held.
+fn reap(key: u64) -> Result<u32, Error> {
+    let mut inside = enter(key)?;
+    inside.session().reap().map_err(|status| inside.error(status, 0, 0))
+}
+
+/// Too many calls are under way.
+fn busy() -> io::Error {
+    io::Error::from_raw_os_error(libc::EBUSY)
 }
 
 /// Why an operation did not begin, by the system's nearest number.

@@ -43,11 +43,12 @@ pub(crate) struct Watch<H = Holding> {
 impl Watch {
     /// Looks at all op contexts. The operation ends before any process is looked for, which may take long.
     pub fn look(&mut self, key: u64) -> Result<(), Refused> {
-        let inside = enter(key)?;
+        let mut inside = enter(key)?;
         let now = Instant::now();
-        let client = inside.client();
-        let holdings = (1..=client.heap().geometry().contexts).filter_map(|number| client.holding(number));
-        let mut holdings: Vec<Holding> = holdings.collect();
+        let numbers = 1..=inside.geometry().contexts;
+        let holdings: Result<Vec<_>, _> = numbers.map(|number| inside.session().holding(number)).collect();
+        let holdings = holdings.map_err(|status| Refused::from(inside.error(status, 0, 0)))?;
+        let mut holdings: Vec<Holding> = holdings.into_iter().flatten().collect();
         drop(inside);
         // Each process is looked for once.
         holdings.sort_by_key(Lookup::order);

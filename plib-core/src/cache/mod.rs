@@ -255,6 +255,17 @@ impl Key {
         if !op.heap.protected().admits(key.ptr, key.len) {
             return Err(Status::Invalid);
         }
+        // SAFETY: passed on.
+        unsafe { self.copy(op, key) };
+        Ok(())
+    }
+
+    /// Copies a key of 1 to 250 bytes, wherever it is.
+    ///
+    /// # Safety
+    /// The key is readable.
+    #[inline(always)]
+    pub unsafe fn copy(&mut self, op: &Op<'_>, key: In) {
         self.len = key.len;
         let to: *mut u8 = self.bytes.as_mut_ptr().cast();
         if Words::hold(key.len) {
@@ -271,7 +282,6 @@ impl Key {
             unsafe { user::copy(to, key.ptr, key.len) };
             self.hash = hash(op.heap.secret(), self.bytes());
         }
-        Ok(())
     }
 
     /// Whether the `len` bytes at `at`, which may change meanwhile, are this key.

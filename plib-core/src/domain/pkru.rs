@@ -67,6 +67,11 @@ impl Pkru {
         Access::from_bits(self.0 >> key.shift())
     }
 
+    /// The bits of `key`.
+    pub const fn mask(key: ProtectionKey) -> u32 {
+        (AD | WD) << key.shift()
+    }
+
     /// The same, but for `key`. The bits of all others stay as they are.
     #[inline]
     pub const fn with(self, key: ProtectionKey, access: Access) -> Self {

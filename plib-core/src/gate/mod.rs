@@ -1,34 +1,209 @@
-//! The boundary between the program and the core: every call enters here, opens the domain, and closes it on the way out.
+//! The boundary between the program and the core. There are two ways across it.
 //!
-//! In tier `none` opening is nothing and the call stays on the caller's stack; the tiers with a key put their
-//! trampolines behind the same functions. What a call gets is copied and checked inside.
+//! *Direct*: the heap is mapped open (tier `none`), and a call is a call of a function on the caller's stack.
+//!
+//! *Gated*: the heap lies behind a protection key. The call is put into an argument block, and the gate opens the key, does
+//! it on a stack of the library's own, and closes the key again. What a call gets is copied and checked inside.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `mod` | [`Session`]: a thread's operations, by either way |
+//! | `call` | the argument block |
+//! | `entry` | the gate: the only instructions that open and close the key |
+//! | `dispatch` | what happens behind it |
+//! | `signal` | signals that come during a call |
+//! | `vault` | what the library remembers between calls, and its stacks |
+
+mod call;
+mod dispatch;
+mod entry;
+mod signal;
+mod vault;
+
+pub use call::{ARGUMENTS, Answer, Attach, Block, Call, Operation};
+pub use entry::{CONSTANTS, Constants, Entry, Left, enter};
+pub use signal::{HANDLERS, on_signal, wrap_handlers};
+pub use vault::{HEAPS, SEATS, STACKS, STRIDE, VAULT_SIZE, Vault};
 
 use crate::batch::{DeleteRequest, GetRequest, SetRequest};
 use crate::cache::{Got, Mode};
-use crate::check::{CheckSummary, Finding};
-use crate::client::Op;
+use crate::check::{CheckSummary, Finding, SUMMARY_WORDS};
+use crate::client::{CLIENT_WORDS, ClientInfo, Op};
+use crate::frozen::{HOLDING_WORDS, Holding};
 use crate::scan::Scanned;
-use crate::stats::{ClassStats, Stats};
-use crate::status::Status;
+use crate::stats::{CLASS_WORDS, ClassStats, Stats};
+use crate::status::{Fault, Status};
+use crate::sys;
 use crate::user::{In, Out};
+use call::{RESULTS, got, mode_words, words};
+use core::mem::MaybeUninit;
+use dispatch::RawFinding;
 
 /// One thread's way into a heap.
 pub struct Session<'c> {
-    op: Op<'c>,
+    way: Way<'c>,
+}
+
+enum Way<'c> {
+    Direct(Op<'c>),
+    Gated(Gated),
+}
+
+/// A place in a vault, and the gate that leads there.
+#[derive(Clone, Copy)]
+pub struct Gated {
+    entry: Entry,
+    heap: u32,
+    /// The seat of the last call, which is likely to be free.
+    seat: u32,
+}
+
+/// Findings that are told singly.
+const FINDINGS: usize = 64;
+/// How long a call waits for a seat and an op context.
+const SEAT_MS: u64 = 100;
+const FULL: u32 = Status::Full as u32;
+
+impl Gated {
+    /// Place `heap` behind the gate `entry`.
+    ///
+    /// # Safety
+    /// `entry` is a gate that is ready to be used, and stays so.
+    pub unsafe fn new(entry: Entry, heap: u32) -> Self {
+        Self { entry, heap, seat: 0 }
+    }
+
+    /// Takes a heap that is mapped behind the key into use, in this place.
+    pub fn attach(&mut self, wanted: &Attach) -> Result<(), Fault> {
+        let arguments = [(&raw const *wanted) as u64, size_of::<Attach>() as u64];
+        let answer = self.call(Operation::Attach, arguments);
+        let [at, len, expected, found, _] = answer.words;
+        match status(answer.status) {
+            Status::Ok => Ok(()),
+            // SAFETY: the gate's answer to an attach that failed; see `dispatch`.
+            status => Err(Fault { status, field: unsafe { static_text(at, len) }, expected, found }),
+        }
+    }
+
+    /// Leaves the heap. No call on it may be under way.
+    pub fn detach(&mut self) -> Result<(), Status> {
+        self.ask(Operation::Detach, []).map(|_| ())
+    }
+
+    #[inline]
+    fn call<const N: usize>(&mut self, operation: Operation, arguments: [u64; N]) -> Answer {
+        const { assert!(N <= ARGUMENTS) };
+        let call = Call { operation: operation as u32, heap: self.heap, words: words(arguments) };
+        let mut block = Block { call, answer: Answer::NONE };
+        if self.pass(&mut block) && block.answer.status != FULL { block.answer } else { self.call_later(block) }
+    }
+
+    /// Goes through the gate once; false if all seats are taken.
+    #[inline]
+    fn pass(&mut self, block: &mut Block) -> bool {
+        // SAFETY: by the contract of `new`; the gate writes nothing but the answer of this block, and what arguments name.
+        let Left { seat, signals } = unsafe { (self.entry)(&raw mut *block, self.seat) };
+        if signals != 0 {
+            sys::unblock(signals);
+        }
+        let had_one = (seat as usize) < SEATS;
+        if had_one {
+            self.seat = seat as u32;
+        }
+        had_one
+    }
+
+    /// All seats are taken, or all op contexts: waits outside for one, as a thread without a gate does. Busy when it takes too long.
+    #[cold]
+    #[inline(never)]
+    fn call_later(&mut self, mut block: Block) -> Answer {
+        let deadline = sys::monotonic_ms().wrapping_add(SEAT_MS);
+        loop {
+            // A heap that is attached has no place, which is no matter of time.
+            if block.call.operation == Operation::Attach as u32 && block.answer.status == FULL {
+                return block.answer;
+            }
+            if sys::monotonic_ms() > deadline {
+                return Answer::of(Status::Busy);
+            }
+            sys::yield_now();
+            block.answer = Answer::NONE;
+            if self.pass(&mut block) && block.answer.status != FULL {
+                return block.answer;
+            }
+        }
+    }
+
+    #[inline]
+    fn ask<const N: usize>(&mut self, operation: Operation, arguments: [u64; N]) -> Result<[u64; RESULTS], Status> {
+        let answer = self.call(operation, arguments);
+        match status(answer.status) {
+            Status::Ok => Ok(answer.words),
+            status => Err(status),
+        }
+    }
+
+    /// Asks for a value of a type that the other side knows as well.
+    ///
+    /// # Safety
+    /// The operation's answer is a `T`.
+    unsafe fn fetch<T>(&mut self, operation: Operation, which: u64) -> Result<T, Status> {
+        let mut value = MaybeUninit::<T>::uninit();
+        self.ask(operation, [value.as_mut_ptr() as u64, size_of::<T>() as u64, which])?;
+        // SAFETY: it was filled in, as the call succeeded.
+        Ok(unsafe { value.assume_init() })
+    }
+
+    fn check(&mut self, report: &mut dyn FnMut(Finding)) -> Result<CheckSummary, Status> {
+        let mut summary = [0u64; SUMMARY_WORDS];
+        let mut findings = [RawFinding::default(); FINDINGS];
+        let to = [summary.as_mut_ptr() as u64, size_of_val(&summary) as u64];
+        let [told, ..] = self.ask(Operation::Check, [to[0], to[1], findings.as_mut_ptr() as u64, FINDINGS as u64])?;
+        for raw in findings.iter().take(told as usize) {
+            // SAFETY: the gate filled in as many.
+            report(unsafe { raw.finding() });
+        }
+        Ok(CheckSummary::decode(&summary))
+    }
+}
+
+/// What a number of the gate's means.
+fn status(number: u32) -> Status {
+    Status::of(number).unwrap_or(Status::Invalid)
+}
+
+/// A text of the library's that the gate names by address and length.
+///
+/// # Safety
+/// It does.
+unsafe fn static_text(at: u64, len: u64) -> &'static str {
+    if at == 0 {
+        return "";
+    }
+    // SAFETY: the caller says that it is a `&'static str` of the library that the gate belongs to, which is never unmapped.
+    unsafe {
+        let bytes = core::slice::from_raw_parts(core::ptr::with_exposed_provenance(at as usize), len as usize);
+        core::str::from_utf8_unchecked(bytes)
+    }
+}
+
+fn input(memory: In) -> [u64; 2] {
+    [memory.ptr as u64, memory.len as u64]
+}
+
+fn output(memory: Out) -> [u64; 2] {
+    [memory.ptr as u64, memory.len as u64]
 }
 
 impl<'c> Session<'c> {
     #[inline]
     pub(crate) fn new(op: Op<'c>) -> Self {
-        Self { op }
+        Self { way: Way::Direct(op) }
     }
 
-    #[inline(always)]
-    fn enter<T>(&mut self, work: impl FnOnce(&Op<'c>) -> T) -> T {
-        self.op.client.domain.open();
-        let result = work(&self.op);
-        self.op.client.domain.close();
-        result
+    /// A session of a heap behind a gate.
+    pub fn gated(gated: Gated) -> Self {
+        Self { way: Way::Gated(gated) }
     }
 
     /// Copies the value of `key` to `out`. NotFound, Key, Invalid, Busy.
@@ -37,8 +212,14 @@ impl<'c> Session<'c> {
     /// `key` is readable and `out` writable.
     #[inline]
     pub unsafe fn get(&mut self, key: In, out: Out) -> Result<Got, Status> {
-        // SAFETY: passed on.
-        self.enter(|op| unsafe { op.get(key, out) })
+        match &mut self.way {
+            // SAFETY: passed on.
+            Way::Direct(op) => unsafe { op.get(key, out) },
+            Way::Gated(gated) => {
+                let ([k, k_len], [o, o_len]) = (input(key), output(out));
+                gated.ask(Operation::Get, [k, k_len, o, o_len]).map(|words| got(&words))
+            }
+        }
     }
 
     /// get, if all is as usual (see `cache::fast`); else None, and `get` tells. In a function of its own so that a caller who
@@ -48,8 +229,11 @@ impl<'c> Session<'c> {
     /// As for `get`.
     #[inline(always)]
     pub unsafe fn get_usual(&mut self, key: In, out: Out) -> Option<Got> {
-        // SAFETY: passed on.
-        self.enter(|op| unsafe { op.get_usual(key, out) })
+        match &self.way {
+            // SAFETY: passed on.
+            Way::Direct(op) => unsafe { op.get_usual(key, out) },
+            Way::Gated(_) => None,
+        }
     }
 
     /// The same as `get`, and gives the item a new expiry.
@@ -57,8 +241,15 @@ impl<'c> Session<'c> {
     /// # Safety
     /// As for `get`.
     pub unsafe fn get_and_touch(&mut self, key: In, exptime: i64, out: Out) -> Result<Got, Status> {
-        // SAFETY: passed on.
-        self.enter(|op| unsafe { op.get_and_touch(key, exptime, out) })
+        match &mut self.way {
+            // SAFETY: passed on.
+            Way::Direct(op) => unsafe { op.get_and_touch(key, exptime, out) },
+            Way::Gated(gated) => {
+                let ([k, k_len], [o, o_len]) = (input(key), output(out));
+                let answer = gated.ask(Operation::GetAndTouch, [k, k_len, o, o_len, exptime as u64]);
+                answer.map(|words| got(&words))
+            }
+        }
     }
 
     /// Stores an item; its cas. NotStored, Exists, NotFound, TooLarge, Key, Invalid, NoMemory, Busy.
@@ -67,8 +258,15 @@ impl<'c> Session<'c> {
     /// `key` and `value` are readable.
     #[inline]
     pub unsafe fn store(&mut self, mode: Mode, key: In, value: In, flags: u32, exptime: i64) -> Result<u64, Status> {
-        // SAFETY: passed on.
-        self.enter(|op| unsafe { op.store(mode, key, value, flags, exptime) })
+        match &mut self.way {
+            // SAFETY: passed on.
+            Way::Direct(op) => unsafe { op.store(mode, key, value, flags, exptime) },
+            Way::Gated(gated) => {
+                let ([k, k_len], [v, v_len], [mode, cas]) = (input(key), input(value), mode_words(mode));
+                let arguments = [k, k_len, v, v_len, mode, cas, flags.into(), exptime as u64];
+                gated.ask(Operation::Store, arguments).map(|[cas, ..]| cas)
+            }
+        }
     }
 
     /// Deletes an item, with `cas` only that very one. NotFound, Exists, Key, Invalid, Busy.
@@ -77,8 +275,14 @@ impl<'c> Session<'c> {
     /// `key` is readable.
     #[inline]
     pub unsafe fn delete(&mut self, key: In, cas: Option<u64>) -> Result<(), Status> {
-        // SAFETY: passed on.
-        self.enter(|op| unsafe { op.delete(key, cas) })
+        match &mut self.way {
+            // SAFETY: passed on.
+            Way::Direct(op) => unsafe { op.delete(key, cas) },
+            Way::Gated(gated) => {
+                let [k, k_len] = input(key);
+                gated.ask(Operation::Delete, [k, k_len, cas.is_some().into(), cas.unwrap_or(0)]).map(|_| ())
+            }
+        }
     }
 
     /// incr or decr; the number and its cas. A missing key is NotFound, or starts as `initial` (number, exptime).
@@ -93,8 +297,15 @@ impl<'c> Session<'c> {
         decrement: bool,
         initial: Option<(u64, i64)>,
     ) -> Result<(u64, u64), Status> {
-        // SAFETY: passed on.
-        self.enter(|op| unsafe { op.arith(key, delta, decrement, initial) })
+        match &mut self.way {
+            // SAFETY: passed on.
+            Way::Direct(op) => unsafe { op.arith(key, delta, decrement, initial) },
+            Way::Gated(gated) => {
+                let ([k, k_len], (number, exptime)) = (input(key), initial.unwrap_or_default());
+                let first = [k, k_len, delta, decrement.into(), initial.is_some().into(), number, exptime as u64];
+                gated.ask(Operation::Arith, first).map(|[number, cas, ..]| (number, cas))
+            }
+        }
     }
 
     /// Gives an item a new expiry. NotFound, Key, Invalid, Busy.
@@ -102,13 +313,22 @@ impl<'c> Session<'c> {
     /// # Safety
     /// `key` is readable.
     pub unsafe fn touch(&mut self, key: In, exptime: i64) -> Result<(), Status> {
-        // SAFETY: passed on.
-        self.enter(|op| unsafe { op.touch(key, exptime) })
+        match &mut self.way {
+            // SAFETY: passed on.
+            Way::Direct(op) => unsafe { op.touch(key, exptime) },
+            Way::Gated(gated) => {
+                let [k, k_len] = input(key);
+                gated.ask(Operation::Touch, [k, k_len, exptime as u64]).map(|_| ())
+            }
+        }
     }
 
     /// Makes everything stored up to now (or up to `delay` seconds from now) disappear.
     pub fn flush_all(&mut self, delay: i64) -> Result<(), Status> {
-        self.enter(|op| op.flush_all(delay))
+        match &mut self.way {
+            Way::Direct(op) => op.flush_all(delay),
+            Way::Gated(gated) => gated.ask(Operation::FlushAll, [delay as u64]).map(|_| ()),
+        }
     }
 
     /// Many gets; each request has its own status.
@@ -116,8 +336,15 @@ impl<'c> Session<'c> {
     /// # Safety
     /// Every request's key is readable and its buffer writable.
     pub unsafe fn get_many(&mut self, requests: &mut [GetRequest]) {
-        // SAFETY: passed on.
-        self.enter(|op| unsafe { op.get_many(requests) });
+        match &mut self.way {
+            // SAFETY: passed on.
+            Way::Direct(op) => unsafe { op.get_many(requests) },
+            Way::Gated(gated) => {
+                let done = gated.ask(Operation::GetMany, [requests.as_mut_ptr() as u64, requests.len() as u64]);
+                let failed = |status| requests.iter_mut().for_each(|r| r.status = status as u32);
+                done.map_or_else(failed, |_| ());
+            }
+        }
     }
 
     /// Many sets; each request has its own status.
@@ -125,8 +352,15 @@ impl<'c> Session<'c> {
     /// # Safety
     /// Every request's key and value are readable.
     pub unsafe fn set_many(&mut self, requests: &mut [SetRequest]) {
-        // SAFETY: passed on.
-        self.enter(|op| unsafe { op.set_many(requests) });
+        match &mut self.way {
+            // SAFETY: passed on.
+            Way::Direct(op) => unsafe { op.set_many(requests) },
+            Way::Gated(gated) => {
+                let done = gated.ask(Operation::SetMany, [requests.as_mut_ptr() as u64, requests.len() as u64]);
+                let failed = |status| requests.iter_mut().for_each(|r| r.status = status as u32);
+                done.map_or_else(failed, |_| ());
+            }
+        }
     }
 
     /// Many deletes; each request has its own status.
@@ -134,8 +368,15 @@ impl<'c> Session<'c> {
     /// # Safety
     /// Every request's key is readable.
     pub unsafe fn delete_many(&mut self, requests: &mut [DeleteRequest]) {
-        // SAFETY: passed on.
-        self.enter(|op| unsafe { op.delete_many(requests) });
+        match &mut self.way {
+            // SAFETY: passed on.
+            Way::Direct(op) => unsafe { op.delete_many(requests) },
+            Way::Gated(gated) => {
+                let done = gated.ask(Operation::DeleteMany, [requests.as_mut_ptr() as u64, requests.len() as u64]);
+                let failed = |status| requests.iter_mut().for_each(|r| r.status = status as u32);
+                done.map_or_else(failed, |_| ());
+            }
+        }
     }
 
     /// The first item past `cursor`; None at the end.
@@ -143,8 +384,21 @@ impl<'c> Session<'c> {
     /// # Safety
     /// `key` (250 bytes or more) and `out` are writable.
     pub unsafe fn scan(&mut self, cursor: u64, key: Out, out: Out) -> Result<Option<Scanned>, Status> {
-        // SAFETY: passed on.
-        self.enter(|op| unsafe { op.scan(cursor, key, out) })
+        match &mut self.way {
+            // SAFETY: passed on.
+            Way::Direct(op) => unsafe { op.scan(cursor, key, out) },
+            Way::Gated(gated) => {
+                let ([k, k_len], [o, o_len]) = (output(key), output(out));
+                match gated.ask(Operation::Scan, [k, k_len, o, o_len, cursor]) {
+                    Ok([times, cas, value_len, both, next]) => {
+                        let got = got(&[times, cas, value_len, both & 1, 0]);
+                        Ok(Some(Scanned { key_len: (both >> 1) as usize, got, next }))
+                    }
+                    Err(Status::NotFound) => Ok(None),
+                    Err(status) => Err(status),
+                }
+            }
+        }
     }
 
     /// Which bucket a key belongs to at the moment. Key, Invalid.
@@ -152,27 +406,90 @@ impl<'c> Session<'c> {
     /// # Safety
     /// `key` is readable.
     pub unsafe fn bucket_of(&mut self, key: In) -> Result<u32, Status> {
-        // SAFETY: passed on.
-        self.enter(|op| unsafe { op.bucket_of(key) })
+        match &mut self.way {
+            // SAFETY: passed on.
+            Way::Direct(op) => unsafe { op.bucket_of(key) },
+            Way::Gated(gated) => gated.ask(Operation::BucketOf, input(key)).map(|[bucket, ..]| bucket as u32),
+        }
     }
 
-    /// Sums of all counters, and gauges.
-    pub fn stats(&self) -> Stats {
-        self.op.stats()
+    /// Sums of all counters, and gauges. Busy.
+    pub fn stats(&mut self) -> Result<Stats, Status> {
+        match &mut self.way {
+            Way::Direct(op) => Ok(op.stats()),
+            // SAFETY: that is its answer.
+            Way::Gated(gated) => unsafe { gated.fetch(Operation::Stats, 0) },
+        }
     }
 
-    /// What the blocks of a class are used for.
-    pub fn class_stats(&mut self, class: usize) -> ClassStats {
-        self.enter(|op| op.class_stats(class))
+    /// What the blocks of a class are used for. Busy.
+    pub fn class_stats(&mut self, class: usize) -> Result<ClassStats, Status> {
+        match &mut self.way {
+            Way::Direct(op) => Ok(op.class_stats(class)),
+            Way::Gated(gated) => {
+                // SAFETY: that is its answer.
+                let words = unsafe { gated.fetch::<[u64; CLASS_WORDS]>(Operation::ClassStats, class as u64) };
+                words.map(|words| ClassStats::decode(&words))
+            }
+        }
     }
 
-    /// Recovers every dead client; the number of contexts recovered.
-    pub fn reap(&mut self) -> u32 {
-        self.enter(Op::reap)
+    /// Recovers every dead client; the number of contexts recovered. Busy.
+    pub fn reap(&mut self) -> Result<u32, Status> {
+        match &mut self.way {
+            Way::Direct(op) => Ok(op.reap()),
+            Way::Gated(gated) => gated.ask(Operation::Reap, []).map(|[recovered, ..]| recovered as u32),
+        }
     }
 
-    /// Checks every invariant of the heap while others go on working.
-    pub fn check(&mut self, report: &mut dyn FnMut(Finding)) -> CheckSummary {
-        self.enter(|op| op.check(report))
+    /// Checks every invariant of the heap while others go on working. Behind a gate only the first findings are told singly.
+    /// Busy.
+    pub fn check(&mut self, report: &mut dyn FnMut(Finding)) -> Result<CheckSummary, Status> {
+        match &mut self.way {
+            Way::Direct(op) => Ok(op.check(report)),
+            Way::Gated(gated) => gated.check(report),
+        }
+    }
+
+    /// The client in `slot`, if the slot is marked as in use. Busy.
+    pub fn client_info(&mut self, slot: u32) -> Result<Option<ClientInfo>, Status> {
+        match &mut self.way {
+            Way::Direct(op) => Ok(op.client.client_info(slot)),
+            Way::Gated(gated) => {
+                // SAFETY: that is its answer.
+                let words = unsafe { gated.fetch::<[u64; CLIENT_WORDS]>(Operation::ClientInfo, slot.into()) };
+                found(words.map(|words| ClientInfo::decode(&words)))
+            }
+        }
+    }
+
+    /// What op context `number` (from 1) holds; None if it holds nothing, was just at work, or has a dead owner. Busy.
+    pub fn holding(&mut self, number: u32) -> Result<Option<Holding>, Status> {
+        match &mut self.way {
+            Way::Direct(op) => Ok(op.client.holding(number)),
+            Way::Gated(gated) => {
+                // SAFETY: that is its answer.
+                let words = unsafe { gated.fetch::<[u64; HOLDING_WORDS]>(Operation::Holding, number.into()) };
+                found(words.map(|words| Holding::decode(&words)))
+            }
+        }
+    }
+
+    /// Whether the owner of what was found will never act again. Busy.
+    pub fn is_gone(&mut self, holding: &Holding) -> Result<bool, Status> {
+        let owner = holding.owner();
+        match &mut self.way {
+            Way::Direct(op) => Ok(op.client.owner_is_dead(owner)),
+            Way::Gated(gated) => gated.ask(Operation::IsGone, [owner.0.into()]).map(|[gone, ..]| gone != 0),
+        }
+    }
+}
+
+/// None where the answer was that there is none.
+fn found<T>(answer: Result<T, Status>) -> Result<Option<T>, Status> {
+    match answer {
+        Ok(value) => Ok(Some(value)),
+        Err(Status::NotFound) => Ok(None),
+        Err(status) => Err(status),
     }
 }

@@ -15,6 +15,7 @@ use crate::index::Line;
 use crate::layout::*;
 use crate::status::{Fault, Status};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::user::{Protected, Range, Ranges};
 use block::BlockRef;
 use hints::HintSet;
 use superblock::Descriptor;
@@ -64,6 +65,8 @@ pub struct Heap {
     secret: Secret,
     /// Where the last block may start, counted from the first superblock.
     last_block: u64,
+    /// What callers' pointers must not touch either.
+    others: Option<&'static Ranges>,
 }
 
 // SAFETY: the mapping is shared between processes in the first place; all access to it is by atomics or racing copies.
@@ -134,7 +137,7 @@ impl Heap {
 
     fn over(base: *mut u8, geometry: Geometry, secret: Secret) -> Self {
         let last_block = u64::from(geometry.superblocks) * SUPERBLOCK as u64 - SMALLEST_BLOCK as u64;
-        Self { base, geometry, secret, last_block }
+        Self { base, geometry, secret, last_block, others: None }
     }
 
     /// A disk file that was in use when the machine stopped holds an arbitrary mixture of old and new pages.
@@ -190,8 +193,15 @@ impl Heap {
     }
 
     /// The addresses that callers' pointers must not touch.
-    pub(crate) fn protected(&self) -> crate::user::Protected {
-        crate::user::Protected { start: self.base as usize, len: self.geometry.size as usize }
+    #[inline(always)]
+    pub(crate) fn protected(&self) -> Protected {
+        let heap = Range { start: self.base as usize, len: self.geometry.size as usize };
+        Protected { heap, others: self.others }
+    }
+
+    /// The same heap for who guards more than it.
+    pub(crate) fn among(self, others: &'static Ranges) -> Self {
+        Self { others: Some(others), ..self }
     }
 
     pub(crate) fn secret(&self) -> &Secret {

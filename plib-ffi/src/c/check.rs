@@ -82,6 +82,7 @@ pub unsafe extern "C" fn plib_check(
                 findings.push(finding);
             }
         });
+        let summary = summary.map_err(|status| inside.error(status, 0, 0))?;
         severe = summary.severe > 0;
         if let Some(size) = size {
             // SAFETY: passed on from the caller.

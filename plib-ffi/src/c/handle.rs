@@ -94,7 +94,7 @@ pub unsafe extern "C" fn plib_destroy(name: *const c_char) -> plib_status_t {
 #[unsafe(no_mangle)]
 pub extern "C" fn plib_isolation(cache: *const plib_t) -> plib_isolation_t {
     match enter(cache as u64) {
-        Ok(inside) => inside.client().isolation().into(),
+        Ok(inside) => inside.isolation().into(),
         Err(refused) => {
             fail(refused.into());
             plib_isolation_t::PLIB_ISOLATION_NONE

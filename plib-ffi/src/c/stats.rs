@@ -21,7 +21,7 @@ pub unsafe extern "C" fn plib_stats(cache: *mut plib_t, r#fn: plib_stat_fn, cont
     let mut stats = Stats::default();
     let status = call(cache, |inside| {
         r#fn.ok_or(Error::Invalid("the function is NULL"))?;
-        stats = inside.session().stats();
+        stats = inside.session().stats().map_err(|status| inside.error(status, 0, 0))?;
         Ok(())
     });
     if let (plib_status_t::PLIB_OK, Some(call_back)) = (status, r#fn) {

@@ -260,16 +260,17 @@ impl Front for CoreFront {
     }
 
     fn evictions(&mut self) -> u64 {
-        self.session().stats().evictions
+        self.session().stats().expect("not gated").evictions
     }
 
     fn faults(&mut self) -> Vec<String> {
         let mut severe = Vec::new();
-        self.session().check(&mut |finding| {
+        let checked = self.session().check(&mut |finding| {
             if finding.severe {
                 severe.push(format!("{} at {} ({})", finding.kind, finding.place, finding.detail));
             }
         });
+        checked.expect("not gated");
         severe
     }
 }

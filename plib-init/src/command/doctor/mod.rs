@@ -96,7 +96,6 @@ impl Diagnosis {
         checks.extend(place::checks());
         checks.extend(limits::checks());
         let works = checks.iter().all(|c| c.level != Level::Problem);
-        // The only tier of this release; the protected ones come with the gate.
         let keys = ProtectionKeys::detect();
         let protection_keys = match keys {
             ProtectionKeys::On(_) => "on",
@@ -114,16 +113,16 @@ fn tiers(keys: ProtectionKeys, kernel: (u32, u32), sealing: bool) -> Vec<Tier> {
     let no_keys = (keys.on().is_none()).then(|| machine::describe(keys).to_owned());
     let old = (kernel < machine::KERNEL_SEALED).then(|| format!("needs Linux {major}.{minor} or newer"));
     let unsealed = (!sealing).then(|| "needs mseal(2)".to_owned());
-    let tier = |tier, missing: Option<String>| Tier {
+    let tier = |tier, release, missing: Option<String>, else_why: &str| Tier {
         tier,
         machine: missing.is_none(),
-        release: false,
-        why: missing.unwrap_or_else(|| "the machine could; this release cannot yet".into()),
+        release,
+        why: missing.unwrap_or_else(|| else_why.into()),
     };
     vec![
         Tier { tier: "none", machine: true, release: true, why: "programs that share a heap trust each other".into() },
-        tier("guarded", no_keys.clone()),
-        tier("sealed", no_keys.or(old).or(unsealed)),
+        tier("guarded", true, no_keys.clone(), "for who asks for it: PLIB_ISOLATION=guarded"),
+        tier("sealed", false, no_keys.or(old).or(unsealed), "the machine could; this release cannot yet"),
     ]
 }
 
@@ -157,7 +156,7 @@ fn write(w: &mut dyn Write, paint: Paint, diagnosis: &Diagnosis) -> io::Result<(
         writeln!(w, "isolation {:<8} {mark}  {}", tier.tier, tier.why)?;
     }
     let verdict = if diagnosis.works { paint.good("plib works here") } else { paint.bad("plib does not work here") };
-    writeln!(w, "\n{verdict}; isolation is '{}'", diagnosis.isolation)
+    writeln!(w, "\n{verdict}; isolation is '{}' unless more is asked for", diagnosis.isolation)
 }
 
 #[cfg(test)]
@@ -169,9 +168,9 @@ mod tests {
     }
 
     #[test]
-    fn without_keys_only_none_can_be_had_and_no_machine_makes_this_release_do_more() {
+    fn without_keys_only_none_can_be_had() {
         for keys in [ProtectionKeys::Absent, ProtectionKeys::Off] {
-            assert_eq!(allowed(keys, (6, 12), true), [(true, true), (false, false), (false, false)]);
+            assert_eq!(allowed(keys, (6, 12), true), [(true, true), (false, true), (false, false)]);
             assert!(tiers(keys, (6, 12), true)[2].why.contains("PKU"));
         }
     }

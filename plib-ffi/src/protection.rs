@@ -1,0 +1,179 @@
+//! This process's protection key, and the vault behind it: made when the first heap is opened that is to be guarded, and
+//! kept until the process ends. A forked child inherits both; its vault is emptied by the kernel.
+
+use crate::error::{Error, isolation_name};
+use crate::{process, signals};
+use plib_core::domain::Protection::ReadWrite;
+use plib_core::domain::{Access, Isolation, KeysOn, Pkru, ProtectionKey, ProtectionKeys};
+use plib_core::gate::{self, CONSTANTS, Entry, Gated, SEATS, STACKS, STRIDE, VAULT_SIZE};
+use plib_core::sys::Errno;
+use std::io;
+use std::ptr::null_mut;
+use std::sync::OnceLock;
+
+/// A page of the processor.
+const PAGE: usize = 4096;
+
+/// What guards this process's heaps.
+#[derive(Debug)]
+pub(crate) struct Protection {
+    key: ProtectionKey,
+    vault: usize,
+    /// Bytes of the vault that carry the key.
+    region: usize,
+}
+
+/// Why there is none.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Missing {
+    /// The processor has no protection keys.
+    Processor,
+    /// It has, but the kernel has not switched them on.
+    Kernel,
+    /// All 15 keys are in use, or the kernel gave no memory: the error number.
+    Refused(i32),
+}
+
+/// What a program wants of a heap's protection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    least: Isolation,
+}
+
+impl Wanted {
+    /// What the program and PLIB_ISOLATION want together. An error if no machine could give it.
+    pub fn new(by_program: Isolation) -> Result<Self, Error> {
+        let by_environment = match std::env::var_os("PLIB_ISOLATION") {
+            None => Isolation::None,
+            Some(text) => match text.to_str() {
+                Some("" | "none") => Isolation::None,
+                Some("guarded") => Isolation::Guarded,
+                Some("sealed") => Isolation::Sealed,
+                _ => return Err(Error::Invalid("PLIB_ISOLATION must be none, guarded or sealed")),
+            },
+        };
+        let wanted = Self { least: by_program.max(by_environment) };
+        // Only asked of the processor: what fork must not come into is made under the lock of who attaches.
+        match (wanted.least, detect()) {
+            (Isolation::None, _) | (Isolation::Guarded, Ok(_)) => Ok(wanted),
+            (Isolation::Guarded, Err(missing)) => Err(wanted.unavailable(missing.reason())),
+            (Isolation::Sealed, _) => Err(wanted.unavailable("this release gives 'none' and 'guarded'")),
+        }
+    }
+
+    fn unavailable(self, why: &'static str) -> Error {
+        Error::Isolation { wanted: isolation_name(self.least), why }
+    }
+
+    /// What it leads to in this process; None for no protection. To be called under the opening lock.
+    pub fn protection(self) -> Result<Option<&'static Protection>, Error> {
+        if self.least == Isolation::None {
+            return Ok(None);
+        }
+        get().map(Some).map_err(|missing| self.unavailable(missing.reason()))
+    }
+}
+
+impl Missing {
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Processor => "this processor has no protection keys (PKU)",
+            Self::Kernel => "the kernel has not switched the processor's protection keys on (boot without `nopku`)",
+            Self::Refused(libc::ENOSPC) => "all protection keys of this process are in use",
+            Self::Refused(libc::ENOMEM) => "there is no memory for what lies behind the key",
+            Self::Refused(_) => "the kernel refuses protection keys (a policy on system calls?)",
+        }
+    }
+}
+
+static PROTECTION: OnceLock<Result<Protection, Missing>> = OnceLock::new();
+
+/// This process's protection, made at the first call.
+fn get() -> Result<&'static Protection, Missing> {
+    PROTECTION.get_or_init(Protection::new).as_ref().map_err(|missing| *missing)
+}
+
+/// Whether there are protection keys, as far as processor and kernel go.
+fn detect() -> Result<KeysOn, Missing> {
+    match ProtectionKeys::detect() {
+        ProtectionKeys::On(proof) => Ok(proof),
+        ProtectionKeys::Off => Err(Missing::Kernel),
+        ProtectionKeys::Absent => Err(Missing::Processor),
+    }
+}
+
+impl Protection {
+    fn new() -> Result<Self, Missing> {
+        let on = detect()?;
+        // Closed for this thread. For the others it never was open, unless somebody had it before us and gave it back open.
+        let key = ProtectionKey::allocate(on, Access::Closed).map_err(|Errno(number)| Missing::Refused(number))?;
+        let refused = |e: io::Error| Missing::Refused(e.raw_os_error().unwrap_or(0));
+        let region = if signals::sees_all() { VAULT_SIZE } else { STACKS };
+        let vault = make_vault(key, region).map_err(refused)?;
+        let bits = (Pkru::mask(key), Pkru(0).with(key, Access::Closed).0);
+        CONSTANTS.set(bits, vault, region, process::vdso());
+        // SAFETY: the constants fill this page, and nobody writes them again.
+        process::checked(unsafe { libc::mprotect((&raw const CONSTANTS) as *mut _, PAGE, libc::PROT_READ) })
+            .map_err(refused)?;
+        signals::begin();
+        Ok(Self { key, vault, region })
+    }
+
+    /// The key.
+    pub fn key(&self) -> ProtectionKey {
+        self.key
+    }
+
+    /// The gate to a heap in place `index` of the vault.
+    pub fn gated(&self, index: u32) -> Gated {
+        // SAFETY: the constants are set, and the processor has keys; both for good.
+        unsafe { Gated::new(gate::enter as Entry, index) }
+    }
+
+    /// Whether `len` bytes at `start` are outside of what carries the key of the vault.
+    pub fn admits(&self, start: usize, len: usize) -> bool {
+        start.checked_add(len).is_some_and(|end| end <= self.vault || start >= self.vault + self.region)
+    }
+}
+
+/// Puts a fresh mapping behind the key, readable and writable for who has it open.
+///
+/// # Safety
+/// As for [`ProtectionKey::guard`].
+pub(crate) unsafe fn guard(key: ProtectionKey, base: *mut u8, len: usize) -> io::Result<()> {
+    // SAFETY: passed on.
+    unsafe { key.guard(base, len, ReadWrite) }.map_err(|Errno(number)| io::Error::from_raw_os_error(number))
+}
+
+/// A fresh vault: empty in children, and in no core dump. Its stacks carry the key (are in `region`) if no
+/// signal handler may come to run on them.
+fn make_vault(key: ProtectionKey, region: usize) -> io::Result<usize> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a fresh mapping; it is advised about and given its key before anybody knows of it. The pages below the stacks
+    // are inside of it.
+    unsafe {
+        let base = libc::mmap(null_mut(), VAULT_SIZE, libc::PROT_NONE, flags, -1, 0);
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let made = process::checked(libc::madvise(base, VAULT_SIZE, libc::MADV_WIPEONFORK))
+            .and_then(|_| process::checked(libc::madvise(base, VAULT_SIZE, libc::MADV_DONTDUMP)))
+            .and_then(|_| guard(key, base.cast(), region))
+            .and_then(|()| {
+                let (rest, open) = (base.cast::<u8>().add(region), libc::PROT_READ | libc::PROT_WRITE);
+                let len = VAULT_SIZE - region;
+                if len == 0 { Ok(()) } else { process::checked(libc::mprotect(rest.cast(), len, open)).map(drop) }
+            })
+            .and_then(|()| {
+                (0..SEATS).try_for_each(|seat| {
+                    let below = base.cast::<u8>().add(STACKS + seat * STRIDE);
+                    process::checked(libc::mprotect(below.cast(), PAGE, libc::PROT_NONE)).map(drop)
+                })
+            });
+        if let Err(e) = made {
+            libc::munmap(base, VAULT_SIZE);
+            return Err(e);
+        }
+        Ok(base as usize)
+    }
+}
