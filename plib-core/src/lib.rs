@@ -22,7 +22,7 @@
 //! | [`frozen`] | who holds something that others wait for, and whether he gets on |
 //! | [`cache`], [`batch`], [`scan`] | the operations |
 //! | [`stats`], [`check`] | what a heap tells about itself |
-//! | [`domain`], [`gate`] | the boundary that the key will guard |
+//! | [`domain`], [`gate`] | the protection key, and the gate that opens and closes it |
 //! | [`mutant`] | planted bugs, for tests of the tests |
 #![no_std]
 #![deny(
