@@ -23,9 +23,8 @@ fn library() -> PathBuf {
     if let Some(named) = std::env::var_os("PLIB_LIBRARY") {
         return named.into();
     }
-    let program = std::env::current_exe().expect("this program");
-    let folder = program.parent().and_then(|deps| deps.parent()).expect("target/<profile>/deps");
-    folder.join("libplib.so")
+    // Where cargo puts what it builds for tests: target/<profile>/deps.
+    std::env::current_exe().expect("this program").with_file_name("libplib.so")
 }
 
 /// A little-endian number of `N` bytes.
