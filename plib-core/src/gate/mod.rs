@@ -143,6 +143,11 @@ impl Gated {
         }
     }
 
+    /// Has each request of an array answered in its place.
+    fn batch<T>(&mut self, operation: Operation, requests: &mut [T]) -> Result<(), Status> {
+        self.ask(operation, [requests.as_mut_ptr() as u64, requests.len() as u64]).map(|_| ())
+    }
+
     /// Asks for a value of a type that the other side knows as well.
     ///
     /// # Safety
@@ -340,9 +345,9 @@ impl<'c> Session<'c> {
             // SAFETY: passed on.
             Way::Direct(op) => unsafe { op.get_many(requests) },
             Way::Gated(gated) => {
-                let done = gated.ask(Operation::GetMany, [requests.as_mut_ptr() as u64, requests.len() as u64]);
-                let failed = |status| requests.iter_mut().for_each(|r| r.status = status as u32);
-                done.map_or_else(failed, |_| ());
+                if let Err(status) = gated.batch(Operation::GetMany, requests) {
+                    requests.iter_mut().for_each(|request| request.status = status as u32);
+                }
             }
         }
     }
@@ -356,9 +361,9 @@ impl<'c> Session<'c> {
             // SAFETY: passed on.
             Way::Direct(op) => unsafe { op.set_many(requests) },
             Way::Gated(gated) => {
-                let done = gated.ask(Operation::SetMany, [requests.as_mut_ptr() as u64, requests.len() as u64]);
-                let failed = |status| requests.iter_mut().for_each(|r| r.status = status as u32);
-                done.map_or_else(failed, |_| ());
+                if let Err(status) = gated.batch(Operation::SetMany, requests) {
+                    requests.iter_mut().for_each(|request| request.status = status as u32);
+                }
             }
         }
     }
@@ -372,9 +377,9 @@ impl<'c> Session<'c> {
             // SAFETY: passed on.
             Way::Direct(op) => unsafe { op.delete_many(requests) },
             Way::Gated(gated) => {
-                let done = gated.ask(Operation::DeleteMany, [requests.as_mut_ptr() as u64, requests.len() as u64]);
-                let failed = |status| requests.iter_mut().for_each(|r| r.status = status as u32);
-                done.map_or_else(failed, |_| ());
+                if let Err(status) = gated.batch(Operation::DeleteMany, requests) {
+                    requests.iter_mut().for_each(|request| request.status = status as u32);
+                }
             }
         }
     }
