@@ -17,6 +17,8 @@ const PAGE: usize = 4096;
 pub(crate) struct Mapping {
     base: *mut u8,
     len: usize,
+    /// Up to where it goes: a huge-page file rounds its mapping up.
+    mapped: usize,
 }
 
 impl Mapping {
@@ -43,7 +45,6 @@ impl Mapping {
             let protection = if key.is_some() { libc::PROT_NONE } else { open };
             libc::mmap(base as *mut _, len, protection, libc::MAP_SHARED | libc::MAP_FIXED, file.as_raw_fd(), 0)
         });
-        // A huge-page file rounds its mapping up; nothing of it is given back here.
         let end = base + len.next_multiple_of(if mapped.is_ok() && is_huge(file) { ALIGNMENT } else { PAGE });
         // SAFETY: what remains of the reservation on both sides (or all of it, after a failure).
         unsafe {
@@ -58,15 +59,15 @@ impl Mapping {
                 }
             }
         }
-        let mapping = mapped.map(|base| Self { base: base as *mut u8, len })?;
+        let mapping = mapped.map(|base| Self { base: base as *mut u8, len, mapped: end - base })?;
         if let Some(key) = key {
             // SAFETY: the mapping is ours, and nobody knows of it.
-            unsafe { guard(key, mapping.base, end - base)? };
+            unsafe { guard(key, mapping.base, mapping.mapped)? };
         }
         Ok(mapping)
     }
 
-    /// Keeps the mapping out of children of fork, so that its file's lock ends with this address space.
+    /// Keeps the mapping out of children of fork.
     pub fn keep_from_children(&self) -> io::Result<()> {
         self.advise(libc::MADV_DONTFORK)
     }
@@ -74,7 +75,7 @@ impl Mapping {
     /// madvise on the whole mapping.
     pub fn advise(&self, advice: libc::c_int) -> io::Result<()> {
         // SAFETY: the range is this mapping, and no advice used here changes its contents.
-        let result = unsafe { libc::madvise(self.base.cast(), self.len, advice) };
+        let result = unsafe { libc::madvise(self.base.cast(), self.mapped, advice) };
         crate::process::checked(result).map(drop)
     }
 
@@ -121,6 +122,6 @@ fn is_huge(file: BorrowedFd<'_>) -> bool {
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours, and whoever drops it has no pointers into it left.
-        unsafe { libc::munmap(self.base.cast(), self.len) };
+        unsafe { libc::munmap(self.base.cast(), self.mapped) };
     }
 }
