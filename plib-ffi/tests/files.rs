@@ -1,6 +1,7 @@
 //! Heap files: how they appear, who may use them, what is refused and with which words.
 
 use plib::{Cache, CreateOptions, Error, Isolation, OpenOptions, ProtectionKeys, Status};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -76,7 +77,9 @@ fn a_heap_appears_once_and_complete() {
     });
     assert_eq!(made.into_inner(), 1);
     let left: Vec<_> = fs::read_dir(dir.path()).expect("list").map(|e| e.expect("entry").file_name()).collect();
-    assert_eq!(left, ["heap"], "nothing but the heap is left");
+    let beside: &[&str] = if root() { &["heap", "heap.lock"] } else { &["heap"] };
+    let sorted = BTreeSet::from_iter(&left);
+    assert!(sorted.iter().copied().eq(beside), "nothing but the heap is left: {left:?}");
     assert_eq!(fs::metadata(&path).expect("stat").blocks() * 512, SIZE, "all its space is reserved");
 }
 
@@ -342,6 +345,54 @@ fn clones_share_a_handle_and_the_last_one_closes_it() {
     assert!(mapped());
     drop(sent.1);
     assert!(!mapped());
+}
+
+/// Which signals this thread keeps out, and whether it lets itself be cancelled.
+fn attention() -> (u64, libc::c_int) {
+    unsafe extern "C" {
+        fn pthread_setcancelstate(state: libc::c_int, old: *mut libc::c_int) -> libc::c_int;
+    }
+    let (mut blocked, mut state) = (0u64, 0);
+    // SAFETY: places for the answers; the state is put back.
+    unsafe {
+        let (none, size) = (std::ptr::null::<u64>(), size_of::<u64>());
+        assert_eq!(libc::syscall(libc::SYS_rt_sigprocmask, 0, none, &raw mut blocked, size), 0);
+        pthread_setcancelstate(0, &mut state);
+        pthread_setcancelstate(state, std::ptr::null_mut());
+    }
+    (blocked, state)
+}
+
+/// Closing gave its two locks back in the order in which it had taken them, and each restored what it had found: the thread was
+/// left with all signals blocked, and could not be cancelled any more.
+#[test]
+fn no_call_leaves_a_thread_deaf() {
+    let dir = dir();
+    let path = dir.path().join("heap");
+    let before = attention();
+    let is_as_before = |what: &str| assert_eq!(attention(), before, "after {what}");
+    let cache = Cache::create(&path, &CreateOptions::new(SIZE)).expect("create");
+    is_as_before("create");
+    cache.set(b"k", b"v", 0, 0).expect("set");
+    is_as_before("the first operation");
+    let second = Cache::open(&path).expect("open");
+    is_as_before("open");
+    drop(second);
+    is_as_before("closing what was never used");
+    let may_not = root();
+    let inherited = as_other_user(|| {
+        let forked = attention() == before;
+        let may = cache.get(b"k").is_ok();
+        i32::from(may == may_not) | i32::from(!forked) << 1 | i32::from(attention() != before) << 2
+    });
+    assert_eq!(inherited, 0, "a forked child, refused or not");
+    is_as_before("fork");
+    drop(cache);
+    is_as_before("closing");
+    assert!(Cache::open(dir.path().join("none")).is_err());
+    is_as_before("a refused opening");
+    Cache::destroy(&path).expect("destroy");
+    is_as_before("destroy");
 }
 
 #[test]
