@@ -33,8 +33,7 @@ impl Liveness {
     /// Begins to be alive for who looks at `locks`; `file` is a new open file description of that.
     pub fn begin(locks: &KeptFile, file: File) -> io::Result<Self> {
         let lock_byte = lock_a_byte(&file)?;
-        // As long as hugetlbfs would make it.
-        let len = room::unit(file.as_fd()).map_or(PAGE, |unit| (unit as usize).next_multiple_of(PAGE));
+        let len = room::huge_page(file.as_fd())?.unwrap_or(PAGE);
         // Inaccessible: nobody has anything to read there.
         // SAFETY: a fresh mapping.
         let page = unsafe { libc::mmap(null_mut(), len, libc::PROT_NONE, libc::MAP_SHARED, file.as_raw_fd(), 0) };

@@ -17,14 +17,18 @@ const PAGE: usize = 4096;
 pub(crate) struct Mapping {
     base: *mut u8,
     len: usize,
-    /// Up to where it goes: a huge-page file rounds its mapping up.
+    /// Bytes that are mapped: whole pages.
     mapped: usize,
 }
 
 impl Mapping {
     /// Maps `len` bytes of the file, which must have as many, behind `key` if one is given.
     pub fn new(file: BorrowedFd<'_>, len: usize, key: Option<ProtectionKey>) -> io::Result<Self> {
-        let reserved = len.checked_add(ALIGNMENT).ok_or(io::ErrorKind::InvalidInput)?;
+        // hugetlbfs maps whole pages of its size, at multiples of it.
+        let unit = room::huge_page(file)?.unwrap_or(PAGE);
+        let alignment = unit.max(ALIGNMENT);
+        let wanted = len.checked_next_multiple_of(unit).ok_or(io::ErrorKind::InvalidInput)?;
+        let reserved = wanted.checked_add(alignment).ok_or(io::ErrorKind::InvalidInput)?;
         let failed = |at| if at == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(at as usize) };
         // SAFETY: reserves fresh addresses.
         let start = failed(unsafe {
@@ -37,7 +41,7 @@ impl Mapping {
                 0,
             )
         })?;
-        let base = start.next_multiple_of(ALIGNMENT);
+        let base = start.next_multiple_of(alignment);
         // SAFETY: the range lies within the one just reserved, which nobody else knows of.
         let mapped = failed(unsafe {
             let open = libc::PROT_READ | libc::PROT_WRITE;
@@ -45,7 +49,7 @@ impl Mapping {
             let protection = if key.is_some() { libc::PROT_NONE } else { open };
             libc::mmap(base as *mut _, len, protection, libc::MAP_SHARED | libc::MAP_FIXED, file.as_raw_fd(), 0)
         });
-        let end = base + len.next_multiple_of(if mapped.is_ok() && is_huge(file) { ALIGNMENT } else { PAGE });
+        let end = base + wanted;
         // SAFETY: what remains of the reservation on both sides (or all of it, after a failure).
         unsafe {
             if mapped.is_err() {
@@ -59,7 +63,7 @@ impl Mapping {
                 }
             }
         }
-        let mapping = mapped.map(|base| Self { base: base as *mut u8, len, mapped: end - base })?;
+        let mapping = mapped.map(|base| Self { base: base as *mut u8, len, mapped: wanted })?;
         if let Some(key) = key {
             // SAFETY: the mapping is ours, and nobody knows of it.
             unsafe { guard(key, mapping.base, mapping.mapped)? };
@@ -112,11 +116,6 @@ pub(crate) fn fence(base: usize, len: usize) {
         fence(base, half);
         fence(base + half, len - half);
     }
-}
-
-/// Whether the file is on hugetlbfs.
-fn is_huge(file: BorrowedFd<'_>) -> bool {
-    room::unit(file).is_ok_and(|unit| unit as usize >= ALIGNMENT)
 }
 
 impl Drop for Mapping {
