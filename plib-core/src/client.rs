@@ -908,7 +908,25 @@ mod tests {
             (65_535, true, 4094, 0xff_ffff)
         );
         let slot = SlotState::taken(0x1ff_ffff, LOCK_BYTES - 1);
-        assert!(slot.in_use() && slot.incarnation() == 0xff_ffff);
+        assert!(slot.in_use() && slot.incarnation() == 0xff_ffff && slot.lock_byte() == LOCK_BYTES - 1);
+        let free = SlotState::free(slot.incarnation());
+        assert!(!free.in_use() && free.incarnation() == 0xff_ffff && free.lock_byte() == 0);
+    }
+
+    #[cfg(not(loom))]
+    #[test]
+    fn a_slot_whose_client_may_be_alive_is_not_given_out() {
+        let arena = Arena::new();
+        let there = arena.client(3);
+        // Nobody can be asked (there is no file), and unknown counts as alive.
+        let asker = Asker { lock_fd: -1, lock_byte: 7 };
+        let slot = arena.heap.client(3).unwrap();
+        let before = slot.load();
+        assert!(slot.take(&asker).is_none() && slot.load() == before);
+        kill(there);
+        let taken = slot.take(&asker).unwrap();
+        assert_eq!((taken.incarnation(), taken.lock_byte()), (before.incarnation() + 1, 7));
+        assert!(taken.in_use() && slot.load() == taken);
     }
 
     #[cfg(not(loom))]
