@@ -483,7 +483,8 @@ mod tests {
         for (name, mode) in [("beside", 0o600), ("inside", 0o660)] {
             let path = dir.path().join(name);
             let cache = Cache::create(&path, &CreateOptions::new(16 << 20).contexts(4).mode(mode)).expect("create");
-            let record = Record::open(&path, Wanted::new(Isolation::None).expect("no condition")).expect("open");
+            let record = Record::open(&path, Wanted::new(Isolation::None, Isolation::None).expect("no condition"))
+                .expect("open");
             let undecided: Vec<_> = (0..100).map(|_| record.begin_to_live().expect("lock a byte")).collect();
             let others: Vec<_> = (0..3).map(|_| Cache::open(&path).expect("a slot is free")).collect();
             assert!(matches!(Cache::open(&path), Err(Error::Full { limit: 4, .. })));

@@ -151,7 +151,7 @@ pub(crate) fn close(key: u64) -> bool {
     }
     claim::prepare();
     let Some(Ok(opening)) = World::lock_opening() else { return false };
-    let Ok(mut guard) = opening.lock() else { return false };
+    let Ok(guard) = opening.lock() else { return false };
     let Some(entry) = entry_of(key) else { return false };
     let index = index_of(key);
     entry.key.store(0, Ordering::Release);
@@ -162,7 +162,7 @@ pub(crate) fn close(key: u64) -> bool {
         return true;
     }
     // Nobody who opens or forks need wait for those who are inside.
-    opening.end_before(&mut guard);
+    let guard = guard.outlive(opening);
     if !claim::retire_all(guard, index, sp) {
         // A thread is stuck inside: file, mapping and table entry stay as they are until the process ends.
         return true;

@@ -38,6 +38,7 @@
 //! | `liveness`, `lock_file` | the lock by which others see that this process lives, and the file that it may be in |
 //! | `world`, `claim`, `handle` | what a process knows of its open heaps, and its threads of their op contexts |
 //! | `stack`, `quiet` | what signal handlers and cancellation may do to a thread, and may not |
+//! | `image` | the trusted image, which alone runs with the protection key open |
 //! | `protection`, `signals` | the protection key and the vault behind it; signal handlers that come during a call |
 //! | `process`, `other_process`, `mapping`, `pages`, `room` | the operating system |
 #![warn(missing_docs)]
@@ -51,6 +52,8 @@ mod create;
 mod draft;
 mod error;
 mod handle;
+#[doc(hidden)]
+pub mod image;
 mod info;
 mod kept;
 mod liveness;

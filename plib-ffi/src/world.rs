@@ -125,7 +125,7 @@ impl World {
                 Err(e) => return Some(Err(e)),
             };
             let Some(quiet) = world.opening.acquire() else { return Some(Err(Error::Interrupted)) };
-            let opening = Opening { world, quiet };
+            let opening = Opening { world, _quiet: quiet };
             // A handler may have forked meanwhile, and its child left this world.
             if std::ptr::eq(world, Self::get()?) {
                 return Some(Ok(opening));
@@ -135,7 +135,7 @@ impl World {
 
     /// Takes the lock; None if this very thread holds it already (a signal handler interrupted its holder).
     pub fn lock(&'static self) -> Option<Guard> {
-        self.lock.acquire().map(|quiet| Guard { world: self, quiet })
+        self.lock.acquire().map(|quiet| Guard { world: self, _quiet: quiet })
     }
 
     /// Where the handle with this index keeps its attachment.
@@ -148,19 +148,13 @@ impl World {
 pub(crate) struct Opening {
     world: &'static World,
     // Ends after the lock is released.
-    quiet: Quiet,
+    _quiet: Quiet,
 }
 
 impl Opening {
     /// Takes the world's lock too.
     pub fn lock(&self) -> Result<Guard, Error> {
         self.world.lock().ok_or(Error::Interrupted)
-    }
-
-    /// Gives the opening lock back before the world's, which is `guard`. The thread then stays quiet as long as it has that, and
-    /// no longer: stretches end in the opposite order of their beginnings, so the two are exchanged.
-    pub fn end_before(mut self, guard: &mut Guard) {
-        std::mem::swap(&mut self.quiet, &mut guard.quiet);
     }
 }
 
@@ -174,10 +168,18 @@ impl Drop for Opening {
 pub(crate) struct Guard {
     world: &'static World,
     // Ends after the lock is released: a field goes after its struct's `drop`.
-    quiet: Quiet,
+    _quiet: Quiet,
 }
 
 impl Guard {
+    /// Releases the opening lock, which was taken first, before this one.
+    pub fn outlive(mut self, mut opening: Opening) -> Self {
+        // The stretch that began first must end last: it knows what the thread let in before.
+        std::mem::swap(&mut self._quiet, &mut opening._quiet);
+        drop(opening);
+        self
+    }
+
     /// Whose lock it is.
     pub fn world(&self) -> &'static World {
         self.world

@@ -399,54 +399,6 @@ fn a_heap_can_be_on_hugetlbfs() {
     eprintln!("    two heaps on hugetlbfs, with lock files, in {pages} huge pages");
 }
 
-/// Which signals this thread keeps out, and whether it lets itself be cancelled.
-fn attention() -> (u64, libc::c_int) {
-    unsafe extern "C" {
-        fn pthread_setcancelstate(state: libc::c_int, old: *mut libc::c_int) -> libc::c_int;
-    }
-    let (mut blocked, mut state) = (0u64, 0);
-    // SAFETY: places for the answers; the state is put back.
-    unsafe {
-        let (none, size) = (std::ptr::null::<u64>(), size_of::<u64>());
-        assert_eq!(libc::syscall(libc::SYS_rt_sigprocmask, 0, none, &raw mut blocked, size), 0);
-        pthread_setcancelstate(0, &mut state);
-        pthread_setcancelstate(state, std::ptr::null_mut());
-    }
-    (blocked, state)
-}
-
-/// Closing gave its two locks back in the order in which it had taken them, and each restored what it had found: the thread was
-/// left with all signals blocked, and could not be cancelled any more.
-#[test]
-fn no_call_leaves_a_thread_deaf() {
-    let dir = dir();
-    let path = dir.path().join("heap");
-    let before = attention();
-    let is_as_before = |what: &str| assert_eq!(attention(), before, "after {what}");
-    let cache = Cache::create(&path, &CreateOptions::new(SIZE)).expect("create");
-    is_as_before("create");
-    cache.set(b"k", b"v", 0, 0).expect("set");
-    is_as_before("the first operation");
-    let second = Cache::open(&path).expect("open");
-    is_as_before("open");
-    drop(second);
-    is_as_before("closing what was never used");
-    let may_not = root();
-    let inherited = as_other_user(|| {
-        let forked = attention() == before;
-        let may = cache.get(b"k").is_ok();
-        i32::from(may == may_not) | i32::from(!forked) << 1 | i32::from(attention() != before) << 2
-    });
-    assert_eq!(inherited, 0, "a forked child, refused or not");
-    is_as_before("fork");
-    drop(cache);
-    is_as_before("closing");
-    assert!(Cache::open(dir.path().join("none")).is_err());
-    is_as_before("a refused opening");
-    Cache::destroy(&path).expect("destroy");
-    is_as_before("destroy");
-}
-
 #[test]
 fn huge_pages_are_asked_for_and_told_of() -> io::Result<()> {
     let dir = dir();
