@@ -113,10 +113,10 @@ pub(crate) fn create(name: &OsStr, options: &CreateOptions) -> Result<PathBuf, E
     fill(&draft.file, &geometry, options, lock.as_ref().map_or([0; 2], |lock| lock.id), &path)?;
     draft.publish(&path)?;
     match lock {
-        // Whoever removed a heap of this name meanwhile took the lock file with it.
+        // Whoever removed a heap of this name meanwhile took the lock file with it; so this one is removed, too.
         Some(lock) if !lock.is_there() => {
             take_back(&draft.file, &path);
-            Err(lock.went_away())
+            Err(Error::NoHeap(path))
         }
         _ => Ok(path),
     }

@@ -100,7 +100,7 @@ pub(crate) fn provide(heap: &Path) -> Result<Provided, Error> {
             other => return other,
         }
     }
-    Err(Error::Busy)
+    Err(Error::AlreadyExists(path))
 }
 
 /// The lock file that is there; None if nothing is.
@@ -150,12 +150,6 @@ impl Provided {
     /// Whether it still has its name.
     pub fn is_there(&self) -> bool {
         fs::symlink_metadata(&self.path).is_ok_and(|now| (now.dev(), now.ino()) == (self.device, self.inode))
-    }
-
-    /// The error for a heap whose lock file went away while it was made.
-    pub fn went_away(&self) -> Error {
-        let what = "somebody removed it while its heap was made (`plib destroy` of that name?)".into();
-        Error::LockFile { path: self.path.clone(), what }
     }
 }
 
