@@ -58,6 +58,9 @@ pub(crate) enum Way {
     Gated(Gated, &'static Protection),
 }
 
+/// Of what a process can have only so many.
+const BEHIND_KEY: &str = "heaps can be open behind the key";
+
 impl Record {
     /// Opens the file, and its lock file, and checks that they are a heap's, without mapping anything.
     pub fn open(path: &Path, isolation: Wanted) -> Result<Self, Error> {
@@ -112,9 +115,15 @@ impl Record {
     pub fn attach(&self) -> Result<Attachment, Error> {
         #[cfg(feature = "mutants")]
         plant_from_environment();
+        match self.attach_with(self.isolation.protection()?) {
+            Err(Error::Full { what: BEHIND_KEY, .. }) if self.isolation.is_wish() => self.attach_with(None),
+            other => other,
+        }
+    }
+
+    fn attach_with(&self, protection: Option<&'static Protection>) -> Result<Attachment, Error> {
         let path = self.path();
         let io = |doing| move |e| Error::io(doing, path, e);
-        let protection = self.isolation.protection()?;
         let mapping = self.map(protection)?;
         let liveness = self.begin_to_live()?;
         let boot_id = process::boot_id().map_err(io("read the boot id for"))?;
@@ -237,7 +246,7 @@ fn register_in<T>(
             Err(Fault { status: Status::Busy, .. }) => {}
             Err(Fault { status: Status::Full, expected, .. }) => {
                 let remedy = "close some";
-                return Err(Error::Full { what: "heaps can be open behind the key", limit: expected, remedy });
+                return Err(Error::Full { what: BEHIND_KEY, limit: expected, remedy });
             }
             Err(fault) => return Err(Error::fault(path, fault)),
         }

@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::handle;
 use crate::process;
 use crate::quiet::Quiet;
+use crate::signals;
 use std::cell::UnsafeCell;
 use std::io;
 use std::mem::MaybeUninit;
@@ -323,6 +324,7 @@ extern "C" fn after_fork_in_parent() {
 }
 
 extern "C" fn after_fork_in_child() {
+    signals::after_fork();
     let Some((opening, inside)) = end_of_fork() else { return };
     if inside {
         leave_parents_world();

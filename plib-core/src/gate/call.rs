@@ -124,6 +124,8 @@ pub struct Block {
     pub call: Call,
     /// What is answered.
     pub answer: Answer,
+    /// Signals that came while the gate itself was being passed, as a kernel's signal set. Written by the program's side.
+    pub late: u64,
 }
 
 impl Answer {

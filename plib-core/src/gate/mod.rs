@@ -25,7 +25,7 @@ mod vault;
 pub use call::{ARGUMENTS, Answer, Attach, Block, Call, Operation};
 pub use entry::{CONSTANTS, Constants, Entry, Left, Settings, enter};
 pub use image::{ABI, IMAGE_MAGIC, ImageTable};
-pub use signal::{HANDLERS, Handlers, SIGNALS, on_signal, wrap_handlers};
+pub use signal::{HANDLERS, Handlers, SIGNALS, insert_stub, last_place, on_signal, wrap_handlers};
 pub use vault::{HEAPS, SEATS, STACKS, STRIDE, VAULT_SIZE, Vault};
 
 use crate::batch::{DeleteRequest, GetRequest, SetRequest};
@@ -97,7 +97,7 @@ impl Gated {
     fn call<const N: usize>(&mut self, operation: Operation, arguments: [u64; N]) -> Answer {
         const { assert!(N <= ARGUMENTS) };
         let call = Call { operation: operation as u32, heap: self.heap, words: words(arguments) };
-        let mut block = Block { call, answer: Answer::NONE };
+        let mut block = Block { call, answer: Answer::NONE, late: 0 };
         if self.pass(&mut block) && block.answer.status != FULL { block.answer } else { self.call_later(block) }
     }
 
@@ -106,6 +106,7 @@ impl Gated {
     fn pass(&mut self, block: &mut Block) -> bool {
         // SAFETY: by the contract of `new`; the gate writes nothing but the answer of this block, and what arguments name.
         let Left { seat, signals } = unsafe { (self.entry)(&raw mut *block, self.seat) };
+        let signals = signals | core::mem::take(&mut block.late);
         if signals != 0 {
             sys::unblock(signals);
         }
