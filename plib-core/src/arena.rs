@@ -26,6 +26,7 @@ impl Arena {
             secret: [1, 2, 3, 4],
             boot_id: [5, 6],
             created: 7,
+            readable: false,
         };
         let layout = Layout::from_size_align(params.size as usize, 1 << 16).unwrap();
         // SAFETY: fresh, zeroed, aligned memory of this size, which goes only with the arena.

@@ -16,8 +16,15 @@ impl Arena {
     fn new(size: u64, item_size_max: u32) -> (Self, Heap) {
         let layout = Layout::from_size_align(size as usize, 1 << 16).unwrap();
         let base = unsafe { alloc_zeroed(layout) };
-        let params =
-            CreateParams { size, item_size_max, contexts: 0, secret: [1, 2, 3, 4], boot_id: [5, 6], created: 7 };
+        let params = CreateParams {
+            size,
+            item_size_max,
+            contexts: 0,
+            secret: [1, 2, 3, 4],
+            boot_id: [5, 6],
+            created: 7,
+            readable: false,
+        };
         unsafe { Heap::format(base, size as usize, &params).unwrap() };
         let heap = unsafe { Heap::attach(base, size as usize, [5, 6]).unwrap() };
         (Self { base, layout }, heap)

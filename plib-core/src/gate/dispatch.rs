@@ -81,7 +81,7 @@ impl Work {
         // is used. Memory that is not what the caller says ends the process, while nothing is locked.
         unsafe {
             match operation {
-                Operation::Get => op.get(call.input(0), call.output(2)).map(got_words),
+                Operation::Get => op.reading().get(call.input(0), call.output(2)).map(got_words),
                 Operation::GetAndTouch => op.get_and_touch(call.input(0), exptime(4), call.output(2)).map(got_words),
                 Operation::Store => {
                     let mode = mode(call.word(4), call.word(5)).ok_or(Status::Invalid)?;
@@ -96,7 +96,7 @@ impl Work {
                 }
                 Operation::Touch => op.touch(call.input(0), exptime(2)).map(nothing),
                 Operation::FlushAll => op.flush_all(exptime(0)).map(nothing),
-                Operation::GetMany => self.parts(|part: &mut [GetRequest]| op.get_many(part)),
+                Operation::GetMany => self.parts(|part: &mut [GetRequest]| op.reading().get_many(part)),
                 Operation::SetMany => self.parts(|part: &mut [SetRequest]| op.set_many(part)),
                 Operation::DeleteMany => self.parts(|part: &mut [DeleteRequest]| op.delete_many(part)),
                 Operation::Scan => self.scan(op),
@@ -174,7 +174,7 @@ impl Work {
 
     fn scan(&self, op: Op<'static>) -> Result<[u64; RESULTS], Status> {
         // SAFETY: both are compared with what the key guards by the scan.
-        let found = unsafe { op.scan(self.call.word(4), self.call.output(0), self.call.output(2))? };
+        let found = unsafe { op.reading().scan(self.call.word(4), self.call.output(0), self.call.output(2))? };
         let scanned = found.ok_or(Status::NotFound)?;
         let [times, cas, value_len, copied, _] = got_words(scanned.got);
         Ok([times, cas, value_len, copied | (scanned.key_len as u64) << 1, scanned.next])

@@ -219,7 +219,7 @@ impl<'c> Session<'c> {
     pub unsafe fn get(&mut self, key: In, out: Out) -> Result<Got, Status> {
         match &mut self.way {
             // SAFETY: passed on.
-            Way::Direct(op) => unsafe { op.get(key, out) },
+            Way::Direct(op) => unsafe { op.reading().get(key, out) },
             Way::Gated(gated) => {
                 let ([k, k_len], [o, o_len]) = (input(key), output(out));
                 gated.ask(Operation::Get, [k, k_len, o, o_len]).map(|words| got(&words))
@@ -236,7 +236,7 @@ impl<'c> Session<'c> {
     pub unsafe fn get_usual(&mut self, key: In, out: Out) -> Option<Got> {
         match &self.way {
             // SAFETY: passed on.
-            Way::Direct(op) => unsafe { op.get_usual(key, out) },
+            Way::Direct(op) => unsafe { op.reading().get_usual(key, out) },
             Way::Gated(_) => None,
         }
     }
@@ -343,7 +343,7 @@ impl<'c> Session<'c> {
     pub unsafe fn get_many(&mut self, requests: &mut [GetRequest]) {
         match &mut self.way {
             // SAFETY: passed on.
-            Way::Direct(op) => unsafe { op.get_many(requests) },
+            Way::Direct(op) => unsafe { op.reading().get_many(requests) },
             Way::Gated(gated) => {
                 if let Err(status) = gated.batch(Operation::GetMany, requests) {
                     requests.iter_mut().for_each(|request| request.status = status as u32);
@@ -391,7 +391,7 @@ impl<'c> Session<'c> {
     pub unsafe fn scan(&mut self, cursor: u64, key: Out, out: Out) -> Result<Option<Scanned>, Status> {
         match &mut self.way {
             // SAFETY: passed on.
-            Way::Direct(op) => unsafe { op.scan(cursor, key, out) },
+            Way::Direct(op) => unsafe { op.reading().scan(cursor, key, out) },
             Way::Gated(gated) => {
                 let ([k, k_len], [o, o_len]) = (output(key), output(out));
                 match gated.ask(Operation::Scan, [k, k_len, o, o_len, cursor]) {

@@ -19,15 +19,16 @@ enum Field {
     Contexts = 5,
     Created = 6,
     Secret = 7, // ..11
-    Checksum = 11,
-    Boot = 12, // ..14
-    Clean = 14,
+    Readable = 11,
+    Checksum = 12,
+    Boot = 13, // ..15
+    Clean = 15,
 }
 
 /// Words of the header page in use.
-pub(crate) const WORDS: usize = 15;
+pub(crate) const WORDS: usize = 16;
 const CHECKED: usize = Field::Checksum as usize;
-pub(crate) const FIELDS_HASH: u64 = mix(WORDS as u64, 0x0006_070b_0c0e);
+pub(crate) const FIELDS_HASH: u64 = mix(WORDS as u64, 0x0607_0b0c_0d0f);
 
 pub(crate) const BOOT: usize = Field::Boot as usize;
 pub(crate) const CLEAN: usize = Field::Clean as usize;
@@ -60,6 +61,14 @@ impl Unchecked {
         self.0.get(field as usize).copied().unwrap_or(0)
     }
 
+    fn flag(&self, name: &'static str, field: Field) -> Result<bool, Fault> {
+        match self.get(field) {
+            0 => Ok(false),
+            1 => Ok(true),
+            other => Err(Fault::new(Status::Damaged, name, 1, other)),
+        }
+    }
+
     fn checksum(&self) -> u64 {
         self.0.iter().take(CHECKED).fold(0x706c_6962, |h, w| mix(h, *w))
     }
@@ -86,6 +95,7 @@ impl Unchecked {
             secret: [0; 4],
             boot_id: [0; 2],
             created: self.get(Field::Created),
+            readable: self.flag("readable", Field::Readable)?,
         };
         let geometry = Geometry::new(&params).map_err(|fault| Fault { status: Status::Damaged, ..fault })?;
         if file_len < geometry.size {
@@ -120,6 +130,7 @@ impl Unchecked {
             s1,
             s2,
             s3,
+            u64::from(g.readable),
             0,
             b0,
             b1,
