@@ -323,6 +323,11 @@ impl ContextMemory {
             .fold(0, mix)
     }
 
+    /// Notes that its owner reads outside of the gate.
+    pub(crate) fn set_outside(&self) {
+        self.outside.store(1, Ordering::Release);
+    }
+
     /// Whether its owner reads outside of the gate.
     pub(crate) fn reads_outside(&self) -> bool {
         self.outside.load(Ordering::Acquire) != 0
@@ -498,6 +503,18 @@ impl Client {
     fn contexts_of(&self, slot: u32, incarnation: u32) -> u32 {
         let states = (1..=self.heap.geometry().contexts).filter_map(|n| self.heap.context(n)).map(ContextMemory::load);
         states.filter(|s| s.is_busy() && s.slot() == slot && s.client() == incarnation).count() as u32
+    }
+
+    /// How many contexts this client has that read outside of the gate.
+    pub(crate) fn readers(&self) -> u32 {
+        let contexts = (1..=self.heap.geometry().contexts).filter_map(|n| self.heap.context(n));
+        contexts.filter(|context| context.reads_outside() && self.has(context)).count() as u32
+    }
+
+    /// Whether a context is in use by this client.
+    pub(crate) fn has(&self, context: &ContextMemory) -> bool {
+        let state = context.load();
+        state.is_busy() && self.is_mine(state)
     }
 
     fn try_claim(&self, number: u32, tid: u32) -> Option<Owner> {

@@ -3,6 +3,7 @@
 use super::call::{Answer, Attach, Block, Call, Operation, RESULTS, got_words, mode, words};
 use super::entry::CONSTANTS;
 use super::vault::Vault;
+use super::visit::Reads;
 use crate::batch::{DeleteRequest, GetRequest, SetRequest};
 use crate::check::{CheckSummary, Finding};
 use crate::client::{Op, Owner};
@@ -112,6 +113,13 @@ impl Work {
                 Operation::Holding => {
                     let holding = op.client.holding(call.word(2) as u32).ok_or(Status::NotFound)?;
                     self.copy_out(&holding.encode())
+                }
+                Operation::StartReading => op.client.claim_reader().map(|reader| words([reader.into()])),
+                Operation::StopReading => op.client.release_reader(call.word(0)).map(nothing),
+                Operation::TellReads => {
+                    let mut reads = MaybeUninit::<Reads>::uninit();
+                    self.copy_in(call.input(0), &mut reads)?;
+                    op.take_reads(reads.assume_init_ref()).map(nothing)
                 }
                 Operation::IsGone => Ok(words([u64::from(op.client.owner_is_dead(Owner(call.word(0) as u32)))])),
                 Operation::Attach | Operation::Detach => Err(Status::Invalid),
