@@ -76,7 +76,7 @@ impl<R: Reader> Reading<'_, R> {
     /// # Safety
     /// The keys are readable.
     #[inline(always)]
-    unsafe fn approach(&self, names: impl Iterator<Item = In>, keys: &mut [(Key, Result<(), Status>); WIDTH]) {
+    unsafe fn approach(self, names: impl Iterator<Item = In>, keys: &mut [(Key, Result<(), Status>); WIDTH]) {
         let mut count = 0;
         for ((key, checked), name) in keys.iter_mut().zip(names) {
             // SAFETY: passed on.
@@ -97,7 +97,7 @@ impl<R: Reader> Reading<'_, R> {
     ///
     /// # Safety
     /// Every request's key is readable and its buffer writable.
-    pub unsafe fn get_many(&self, requests: &mut [GetRequest]) {
+    pub unsafe fn get_many(self, requests: &mut [GetRequest]) {
         for part in requests.chunks_mut(WIDTH) {
             let mut keys = [const { (Key::blank(), Err(Status::Key)) }; WIDTH];
             // SAFETY: passed on.

@@ -36,7 +36,7 @@ impl<R: Reader> Reading<'_, R> {
     ///
     /// # Safety
     /// `key` (250 bytes or more) and `out` are writable.
-    pub unsafe fn scan(&self, cursor: u64, key: Out, out: Out) -> Result<Option<Scanned>, Status> {
+    pub unsafe fn scan(self, cursor: u64, key: Out, out: Out) -> Result<Option<Scanned>, Status> {
         let protected = self.heap().protected();
         if key.len < KEY_MAX || !protected.admits(key.ptr, key.len) || !protected.admits(out.ptr, out.len) {
             return Err(Status::Invalid);
@@ -81,7 +81,7 @@ impl<R: Reader> Reading<'_, R> {
 
     /// Keeps the item of a slot word if its place is the least one not before `from`. False if it changed meanwhile.
     fn consider(
-        &self,
+        self,
         slot: Slot,
         word: &AtomicU64,
         number: u32,
@@ -128,7 +128,7 @@ impl<R: Reader> Reading<'_, R> {
     ///
     /// # Safety
     /// `out` is writable.
-    unsafe fn read_scanned(&self, name: &[u8], out: Out) -> Result<Got, Status> {
+    unsafe fn read_scanned(self, name: &[u8], out: Out) -> Result<Got, Status> {
         let mut key = crate::cache::Key::blank();
         // SAFETY: `name` is a slice of ours, and was a stored item's key.
         unsafe { key.copy(self.heap(), In::new(name)) };

@@ -9,7 +9,7 @@ const LINES_AHEAD: usize = 3;
 impl<R: Reader> Reading<'_, R> {
     /// Asks for the first line of a key's bucket.
     #[inline(always)]
-    pub fn prefetch_bucket(&self, hash: Hash) {
+    pub fn prefetch_bucket(self, hash: Hash) {
         if let Some(line) = self.heap().bucket(index::growth(self.heap()).bucket(hash)) {
             prefetch(core::ptr::from_ref(line).cast());
         }
@@ -17,7 +17,7 @@ impl<R: Reader> Reading<'_, R> {
 
     /// Asks for the block that the key's bucket seems to name. A guess: it is looked up properly afterwards.
     #[inline(always)]
-    pub fn prefetch_block(&self, hash: Hash) {
+    pub fn prefetch_block(self, hash: Hash) {
         let Some(line) = self.heap().bucket(index::growth(self.heap()).bucket(hash)) else {
             return;
         };

@@ -71,7 +71,7 @@ impl<R: Reader> Reading<'_, R> {
     /// `out` is outside the heap.
     #[inline(always)]
     pub(super) fn get_fast(
-        &self,
+        self,
         hash: Hash,
         len: usize,
         out: Out,

@@ -29,7 +29,7 @@ impl<'r, R: Reader> Reading<'r, R> {
     /// Lock-free: a try fails only if another operation on this bucket took effect meanwhile.
     #[inline(always)]
     pub fn find<T>(
-        &self,
+        self,
         hash: Hash,
         key: &[u8],
         mut take: impl FnMut(&View<'r>) -> Option<T>,
@@ -59,7 +59,7 @@ impl<'r, R: Reader> Reading<'r, R> {
     /// Reads the item behind one slot word. `word` belongs to a line, and lines stay lines for ever.
     #[inline(always)]
     pub(super) fn probe<T>(
-        &self,
+        self,
         slot: Slot,
         word: &AtomicU64,
         key: &[u8],
@@ -100,7 +100,7 @@ impl<'r, R: Reader> Reading<'r, R> {
 
     /// Copies an item's value out; its length, and whether it fitted. None when the item changed under the reader.
     #[inline(always)]
-    pub(super) fn read_value(&self, view: &View<'_>, out: Out) -> Option<(usize, bool, u64)> {
+    pub(super) fn read_value(self, view: &View<'_>, out: Out) -> Option<(usize, bool, u64)> {
         let len = view.info.value_len();
         if view.info.is_numeric() {
             return self.read_number(view, out);
@@ -122,7 +122,7 @@ impl<'r, R: Reader> Reading<'r, R> {
     }
 
     #[inline(never)]
-    pub(super) fn read_number(&self, view: &View<'_>, out: Out) -> Option<(usize, bool, u64)> {
+    pub(super) fn read_number(self, view: &View<'_>, out: Out) -> Option<(usize, bool, u64)> {
         let pair = self.heap().load_pair(view.block, view.info)?;
         let mut text = [0; 2 * DIGITS_MAX];
         let text = number_text(pair.number, view.info.value_len(), &mut text);
@@ -135,7 +135,7 @@ impl<'r, R: Reader> Reading<'r, R> {
     }
 
     /// Calls `take` with each fragment's first byte in the value, its address and its length.
-    pub(super) fn each_part(&self, view: &View<'_>, mut take: impl FnMut(usize, *const u8, usize)) -> Option<()> {
+    pub(super) fn each_part(self, view: &View<'_>, mut take: impl FnMut(usize, *const u8, usize)) -> Option<()> {
         for i in 0..view.info.parts() {
             let unit = self.heap().part_word(view.block, view.info, i)?.load(Ordering::Relaxed);
             let part = self.heap().block(unit)?;
@@ -158,7 +158,7 @@ impl<'r, R: Reader> Reading<'r, R> {
     /// # Safety
     /// `name` (the key) is readable, `out` writable.
     #[inline]
-    pub unsafe fn get(&self, name: In, out: Out) -> Result<Got, Status> {
+    pub unsafe fn get(self, name: In, out: Out) -> Result<Got, Status> {
         // SAFETY: passed on.
         match unsafe { self.get_usual(name, out) } {
             Some(got) => Ok(got),
@@ -172,7 +172,7 @@ impl<'r, R: Reader> Reading<'r, R> {
     /// # Safety
     /// As for `get`.
     #[inline(always)]
-    pub unsafe fn get_usual(&self, name: In, out: Out) -> Option<Got> {
+    pub unsafe fn get_usual(self, name: In, out: Out) -> Option<Got> {
         let protected = self.heap().protected();
         if mutant::is(Mutant::ReadersLock)
             || !Words::hold(name.len)
@@ -190,7 +190,7 @@ impl<'r, R: Reader> Reading<'r, R> {
 
     /// The same for any key.
     #[inline(never)]
-    unsafe fn get_named(&self, name: In, out: Out) -> Result<Got, Status> {
+    unsafe fn get_named(self, name: In, out: Out) -> Result<Got, Status> {
         let mut key = Key::blank();
         // SAFETY: passed on.
         unsafe { key.read(self.heap(), name)? };
@@ -202,7 +202,7 @@ impl<'r, R: Reader> Reading<'r, R> {
 
     /// get with a private key and a checked buffer.
     #[inline(always)]
-    pub fn get_copied(&self, key: &Key, out: Out) -> Result<Got, Status> {
+    pub fn get_copied(self, key: &Key, out: Out) -> Result<Got, Status> {
         if mutant::is(Mutant::ReadersLock) {
             self.0.lock_first(key.hash)?;
         }
@@ -215,7 +215,7 @@ impl<'r, R: Reader> Reading<'r, R> {
 
     /// The same for whatever item it may be.
     #[inline(never)]
-    fn get_any(&self, key: &Key, out: Out) -> Result<Got, Status> {
+    fn get_any(self, key: &Key, out: Out) -> Result<Got, Status> {
         let mut times = self.0.times();
         let mut seen = Seen::NOTHING;
         let found = self.find(key.hash, key.bytes(), |view| self.take_out(view, out, &mut times, &mut seen))?;
@@ -238,14 +238,14 @@ impl<'r, R: Reader> Reading<'r, R> {
     }
 
     #[cold]
-    fn get_dead(&self, life: Life) -> Result<Got, Status> {
+    fn get_dead(self, life: Life) -> Result<Got, Status> {
         self.unprotect();
         Err(self.0.bury(life))
     }
 
     /// Copies a viewed item out if it is alive.
     #[inline(always)]
-    pub(crate) fn take_out(&self, view: &View<'_>, out: Out, times: &mut Times<'_>, seen: &mut Seen) -> Option<Life> {
+    pub(crate) fn take_out(self, view: &View<'_>, out: Out, times: &mut Times<'_>, seen: &mut Seen) -> Option<Life> {
         let (life, word) = times.life_unlocked(self.heap(), view.block, view.meta)?;
         if life != Life::Alive {
             return Some(life);

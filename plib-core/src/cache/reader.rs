@@ -30,27 +30,35 @@ pub(crate) trait Reader {
 /// The ways to read, for a reader.
 pub(crate) struct Reading<'r, R>(pub &'r R);
 
+impl<R> Clone for Reading<'_, R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<R> Copy for Reading<'_, R> {}
+
 impl<'r, R: Reader> Reading<'r, R> {
     #[inline(always)]
-    pub fn heap(&self) -> &'r Heap {
+    pub fn heap(self) -> &'r Heap {
         self.0.heap()
     }
 
     /// Announces that superblock `s` is being read. The caller then reloads what led it there.
     #[inline(always)]
-    pub fn protect(&self, which: usize, s: u32) {
+    pub fn protect(self, which: usize, s: u32) {
         self.0.hazards().announce(which, s, self.0.barrier());
     }
 
     /// Ends what `protect` announced.
     #[inline]
-    pub fn unprotect(&self) {
+    pub fn unprotect(self) {
         self.0.hazards().clear();
     }
 
     /// The same for a read that used only the first.
     #[inline(always)]
-    pub fn unprotect_first(&self) {
+    pub fn unprotect_first(self) {
         self.0.hazards().clear_first();
     }
 }
