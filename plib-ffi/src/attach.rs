@@ -7,16 +7,16 @@
 //! descriptor without locks stays open: to ask about others' locks, and to map the file again in a forked child.
 
 use crate::error::Error;
-use crate::mapping::{self, Mapping};
+use crate::mapping::{self, Keyed, Mapping};
 use crate::protection::{Protection, Wanted};
 use crate::{name, process};
-use plib_core::domain::Isolation;
-use plib_core::gate::{self, Gated};
+use plib_core::domain::{Isolation, KeysOn, ProtectionKey};
+use plib_core::gate::{self, Gated, Window};
 use plib_core::layout::Geometry;
 use plib_core::{Client, ClientParams, Fault, Heap, Status};
 use std::fs::{File, Metadata};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -53,8 +53,8 @@ pub(crate) struct Attachment {
 pub(crate) enum Way {
     /// By functions, on an open mapping.
     Direct(Client),
-    /// Through the gate, with the heap behind the process's key.
-    Gated(Gated, &'static Protection),
+    /// Through the gate, with the heap behind a key of the process. Where that lets reads through, with a window to read by.
+    Gated(Gated, &'static Protection, Option<Window>),
 }
 
 impl Record {
@@ -111,8 +111,12 @@ impl Record {
         // Checked again: a child may attach long after its parent did.
         let geometry = probe(&file, &metadata, &self.path)?;
         let protection = self.isolation.protection()?;
-        let key = protection.map(Protection::key);
-        let mapping = Mapping::new(file.as_fd(), geometry.size as usize, key).map_err(io("map"))?;
+        let readable = protection.and_then(|protection| Readable::of(protection, &geometry, file.as_fd()));
+        let keyed = match &readable {
+            Some(readable) => Some(readable.keyed()),
+            None => protection.map(|protection| Keyed { key: protection.key(), but: None }),
+        };
+        let mapping = Mapping::new(file.as_fd(), geometry.size as usize, keyed).map_err(io("map"))?;
         mapping.keep_from_children().map_err(io("keep from child processes the mapping of"))?;
         let boot_id = process::boot_id().map_err(io("read the boot id for"))?;
         process::register_barrier();
@@ -127,7 +131,9 @@ impl Record {
             }
             Some(protection) => {
                 let (gated, slot) = self.register_gated(protection, &mapping, boot_id, &geometry, &file)?;
-                (Way::Gated(gated, protection), slot)
+                // What is wrong with the heap, if that fails, is the gate's to say.
+                let window = readable.and_then(|readable| readable.window(&mapping).ok());
+                (Way::Gated(gated, protection, window), slot)
             }
         };
         Ok(Attachment { way, mapping, slot, geometry })
@@ -274,7 +280,7 @@ impl Attachment {
     pub fn detach(self) {
         match self.way {
             Way::Direct(client) => client.unregister(),
-            Way::Gated(mut gated, _) => {
+            Way::Gated(mut gated, ..) => {
                 if gated.detach().is_err() {
                     // A call on another heap keeps its seat for long: this heap's mapping must stay with its client.
                     std::mem::forget(self.mapping);
@@ -304,8 +310,36 @@ impl Attachment {
     pub fn admits(&self, start: usize, len: usize) -> bool {
         match self.way {
             Way::Direct(_) => true,
-            Way::Gated(_, protection) => protection.admits(start, len),
+            Way::Gated(_, protection, _) => protection.admits(start, len),
         }
+    }
+}
+
+/// How a readable heap is mapped.
+struct Readable {
+    on: KeysOn,
+    key: ProtectionKey,
+    /// Offset and length of the hazards, which programs write.
+    hazards: (usize, usize),
+}
+
+impl Readable {
+    /// None if the heap is not, or cannot be here: no second key was free, or pages of 2 MiB cannot be protected in parts.
+    fn of(protection: &Protection, geometry: &Geometry, file: BorrowedFd<'_>) -> Option<Self> {
+        let (on, key) = protection.readable()?;
+        let (at, len) = geometry.open_hazards().filter(|_| !mapping::is_huge(file))?;
+        Some(Self { on, key, hazards: (at as usize, len as usize) })
+    }
+
+    fn keyed(&self) -> Keyed {
+        Keyed { key: self.key, but: Some(self.hazards) }
+    }
+
+    /// To be called once this thread has been through the gate, which leaves it the right to read.
+    fn window(&self, mapping: &Mapping) -> Result<Window, Fault> {
+        // SAFETY: the mapping is of the checked file and outlives the window: both are in the attachment. The key is that of its
+        // pages but for the hazards, which can be written.
+        unsafe { Window::new(mapping.base(), mapping.len(), process::vdso(), Some((self.on, self.key))) }
     }
 }
 

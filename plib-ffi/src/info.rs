@@ -73,7 +73,7 @@ pub(crate) fn describe(record: &Record, inside: Option<&Inside>) -> HeapInfo {
         mode: mode & 0o7777,
         uid,
         gid,
-        pages: inside.map(|inside| pages::describe(inside.base())).unwrap_or_default(),
+        pages: inside.map(|inside| pages::describe(inside.base(), inside.len())).unwrap_or_default(),
         isolation: inside.map_or(Isolation::None, |inside| inside.isolation()),
     }
 }

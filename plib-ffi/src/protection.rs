@@ -18,6 +18,8 @@ const PAGE: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct Protection {
     key: ProtectionKey,
+    /// That of readable heaps, which programs may read at all times; None if there was no second one.
+    readable: Option<ProtectionKey>,
     vault: usize,
     /// Bytes of the vault that carry the key.
     region: usize,
@@ -110,18 +112,29 @@ impl Protection {
         let refused = |e: io::Error| Missing::Refused(e.raw_os_error().unwrap_or(0));
         let region = if signals::sees_all() { VAULT_SIZE } else { STACKS };
         let vault = make_vault(key, region).map_err(refused)?;
-        let bits = (Pkru::mask(key), Pkru(0).with(key, Access::Closed).0);
+        // Taken now in any case: what the gate opens and closes is settled once.
+        let readable = ProtectionKey::allocate(on, Access::ReadOnly).ok();
+        let closed = Pkru(0).with(key, Access::Closed);
+        let bits = match readable {
+            Some(second) => (Pkru::mask(key) | Pkru::mask(second), closed.with(second, Access::ReadOnly).0),
+            None => (Pkru::mask(key), closed.0),
+        };
         CONSTANTS.set(bits, vault, region, process::vdso());
         // SAFETY: the constants fill this page, and nobody writes them again.
         process::checked(unsafe { libc::mprotect((&raw const CONSTANTS) as *mut _, PAGE, libc::PROT_READ) })
             .map_err(refused)?;
         signals::begin();
-        Ok(Self { key, vault, region })
+        Ok(Self { key, readable, vault, region })
     }
 
     /// The key.
     pub fn key(&self) -> ProtectionKey {
         self.key
+    }
+
+    /// The key of readable heaps, if there is one.
+    pub fn readable(&self) -> Option<(KeysOn, ProtectionKey)> {
+        Some((detect().ok()?, self.readable?))
     }
 
     /// The gate to a heap in place `index` of the vault.
