@@ -119,7 +119,7 @@ typedef struct plib_t plib_t;
 typedef struct {
   // sizeof(plib_options_t).
   size_t size;
-  // The least isolation accepted, a plib_isolation_t.
+  // The least isolation accepted, a plib_isolation_t. More is given where it can be had (see PLIB_ISOLATION).
   uint32_t isolation;
   // Must be 0.
   uint32_t reserved;

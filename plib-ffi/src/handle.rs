@@ -162,7 +162,7 @@ pub(crate) fn close(key: u64) -> bool {
         return true;
     }
     // Nobody who opens or forks need wait for those who are inside.
-    drop(opening);
+    let guard = guard.outlive(opening);
     if !claim::retire_all(guard, index, sp) {
         // A thread is stuck inside: file, mapping and table entry stay as they are until the process ends.
         return true;

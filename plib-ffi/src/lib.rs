@@ -37,6 +37,7 @@
 //! | `name`, `create`, `attach` | heap files: where they are, how one is made and mapped |
 //! | `world`, `claim`, `handle` | what a process knows of its open heaps, and its threads of their op contexts |
 //! | `stack`, `quiet` | what signal handlers and cancellation may do to a thread, and may not |
+//! | `image` | the trusted image, which alone runs with the protection key open |
 //! | `protection`, `signals` | the protection key and the vault behind it; signal handlers that come during a call |
 //! | `process`, `other_process`, `mapping`, `pages`, `room` | the operating system |
 #![warn(missing_docs)]
@@ -49,6 +50,8 @@ mod claim;
 mod create;
 mod error;
 mod handle;
+#[doc(hidden)]
+pub mod image;
 mod info;
 mod mapping;
 mod name;

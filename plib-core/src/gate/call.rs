@@ -4,7 +4,10 @@
 //! key, and writes the answer when everything else is done. Both sides must be of one build (see `ABI`).
 
 use crate::cache::{Got, ItemInfo, Mode};
-use crate::client::ClientParams;
+use crate::check::SUMMARY_WORDS;
+use crate::client::{CLIENT_WORDS, ClientParams};
+use crate::frozen::HOLDING_WORDS;
+use crate::stats::CLASS_WORDS;
 use crate::status::Status;
 use crate::user::{In, Out};
 
@@ -87,6 +90,13 @@ const _: () = {
 pub const ARGUMENTS: usize = 8;
 /// Words of results.
 pub const RESULTS: usize = 5;
+/// Stands for how many words there are of each kind.
+pub(super) const SHAPE: u64 = ((ARGUMENTS << 48)
+    | (RESULTS << 40)
+    | (SUMMARY_WORDS << 32)
+    | (CLASS_WORDS << 24)
+    | (CLIENT_WORDS << 16)
+    | HOLDING_WORDS) as u64;
 
 /// What is asked.
 #[repr(C)]
