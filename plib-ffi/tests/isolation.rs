@@ -18,6 +18,8 @@ mod jumps;
 mod life;
 #[path = "isolation/races.rs"]
 mod races;
+#[path = "isolation/readable.rs"]
+mod readable;
 #[path = "isolation/registers.rs"]
 mod registers;
 #[allow(dead_code, reason = "shared with plib-core's tests")]
@@ -28,5 +30,9 @@ mod support;
 #[test]
 #[ignore = "entry point of the child processes"]
 fn child() {
-    support::child::enter(&[(direct::ROLE, direct::attack), (life::ROLE, life::use_after_exec)]);
+    support::child::enter(&[
+        (direct::ROLE, direct::attack),
+        (life::ROLE, life::use_after_exec),
+        (readable::ROLE, readable::older_thread),
+    ]);
 }

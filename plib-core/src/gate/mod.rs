@@ -30,7 +30,7 @@ pub use entry::{CONSTANTS, Constants, Entry, Left, Settings, enter};
 pub use image::{ABI, IMAGE_MAGIC, ImageTable};
 pub use signal::{HANDLERS, Handlers, SIGNALS, on_signal, wrap_handlers};
 pub use vault::{HEAPS, SEATS, STACKS, STRIDE, VAULT_SIZE, Vault};
-pub use visit::{Tally, Window};
+pub use visit::{READS_SIZE, Tally, Window};
 
 use crate::batch::{DeleteRequest, GetRequest, SetRequest};
 use crate::cache::{Got, Mode};

@@ -88,6 +88,9 @@ pub(super) struct Reads {
     marks: [Cell<Mark>; MARKS],
 }
 
+/// Bytes of what a tally hands over.
+pub const READS_SIZE: usize = size_of::<Reads>();
+
 impl Reads {
     fn clear(&self) {
         self.count.set(0);
