@@ -617,3 +617,75 @@ fn an_unreadable_heap_has_no_visitors() {
     assert!(arena.heap.open_hazards(1).is_none() && arena.heap.geometry().open_hazards().is_none());
     eprintln!("neither hazards nor contexts for it");
 }
+
+#[test]
+fn hazards_that_somebody_overwrites_do_the_heap_no_harm() {
+    const KEYS: u32 = 500;
+    let ground = Ground::new();
+    let until = Instant::now() + span();
+    let (at, len) = ground.window.heap.geometry().open_hazards().unwrap();
+    let table = ground.outside as usize + at as usize;
+    let scribble = || {
+        let (mut seed, mut written) = (1u32, 0u64);
+        while Instant::now() < until {
+            for _ in 0..200 {
+                seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let place = (table as *mut u64).wrapping_add((seed >> 8) as usize % (len as usize / 8));
+                // Mostly nothing, else some superblock.
+                let word = if seed >> 29 != 0 { 0 } else { u64::from(seed >> 20) % 130 };
+                // SAFETY: in the open hazards, which anybody may write.
+                unsafe { place.write_volatile(word) };
+                written += 1;
+            }
+            thread::yield_now();
+        }
+        written
+    };
+    let write = |slot: u32| {
+        let client = ground.client(slot);
+        // SAFETY: the context is this thread's.
+        let mut s = unsafe { client.session(client.claim_context(0).unwrap()) };
+        let (mut seed, mut sets, mut refused) = (slot, 0u64, 0u64);
+        while Instant::now() < until {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let (key, len) = ((seed >> 8) % KEYS, [20, 300, 5000, 30_000][(sets / 1000 % 4) as usize]);
+            let value = telling(key, seed, len);
+            // SAFETY: both are slices.
+            let stored = unsafe { s.store(Mode::Set, In::new(&key.to_le_bytes()), In::new(&value), 0, 0) };
+            sets += 1;
+            // What keeps superblocks from being moved may leave a set without memory, or waiting for one who gets none.
+            refused += u64::from(stored.is_err());
+            assert!(matches!(stored, Ok(_) | Err(Status::NoMemory | Status::Busy)), "{stored:?}");
+        }
+        (sets, refused)
+    };
+    let read = |seed: u32| {
+        let tally = Tally::unused();
+        let mut s = ground.visiting(&tally);
+        let (mut seed, mut hits) = (seed, 0u64);
+        while Instant::now() < until || hits < 1000 {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let key = (seed >> 8) % KEYS;
+            if let Some(value) = get(&mut s, &key.to_le_bytes()) {
+                assert_whole(key, &value);
+                hits += 1;
+            }
+        }
+        s.end();
+        hits
+    };
+    let (written, sets, hits) = thread::scope(|scope| {
+        let scribbler = scope.spawn(scribble);
+        let writers = [1, 2].map(|slot| scope.spawn(move || write(slot)));
+        let readers = [11, 12].map(|seed| scope.spawn(move || read(seed)));
+        (scribbler.join().unwrap(), writers.map(|w| w.join().unwrap()), readers.map(|r| r.join().unwrap()))
+    });
+    let tally = Tally::unused();
+    let mut s = ground.session(&tally);
+    let moved = s.stats().unwrap().superblocks_moved;
+    eprintln!(
+        "{written} words written over hazards; (sets, refused) {sets:?}, hits {hits:?}, {moved} superblocks moved"
+    );
+    assert!(written > 5000 && moved > 20 && sets.iter().all(|(sets, _)| *sets > 1000));
+    assert_clean(&mut s);
+}
