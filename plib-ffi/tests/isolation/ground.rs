@@ -90,6 +90,13 @@ pub fn constants() -> *mut u8 {
     (image() + image::constants()) as *mut u8
 }
 
+/// The bits of PKRU that the gate changes, and what it leaves in them: the first two words of its constants.
+pub fn gate_bits() -> (u32, u32) {
+    let words: *const u32 = constants().cast();
+    // SAFETY: the page is mapped readable for good.
+    unsafe { (words.read(), words.add(1).read()) }
+}
+
 /// Addresses from `start` to before `end`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Range {
