@@ -505,10 +505,14 @@ impl Client {
         states.filter(|s| s.is_busy() && s.slot() == slot && s.client() == incarnation).count() as u32
     }
 
-    /// How many contexts this client has that read outside of the gate.
-    pub(crate) fn readers(&self) -> u32 {
-        let contexts = (1..=self.heap.geometry().contexts).filter_map(|n| self.heap.context(n));
-        contexts.filter(|context| context.reads_outside() && self.has(context)).count() as u32
+    /// Whether this client may have one more context for reading outside of the gate: not more than half of what it may have at
+    /// all, and none of the last quarter, which is for calls.
+    pub(crate) fn may_have_a_reader(&self) -> bool {
+        let total = self.heap.geometry().contexts;
+        let contexts = || (1..=total).filter_map(|n| self.heap.context(n));
+        let mine = contexts().filter(|context| context.reads_outside() && self.has(context)).count() as u32;
+        let busy = contexts().filter(|context| context.load().is_busy()).count() as u32;
+        mine < total * QUOTA_EIGHTHS / 16 && busy < total - total.div_ceil(4)
     }
 
     /// Whether a context is in use by this client.

@@ -279,7 +279,7 @@ impl Client {
         if !geometry.readable {
             return Err(Status::Invalid);
         }
-        if self.readers() >= geometry.contexts * crate::layout::QUOTA_EIGHTHS / 16 {
+        if !self.may_have_a_reader() {
             return Err(Status::Busy);
         }
         let ContextId(owner) = self.claim_context(0)?;

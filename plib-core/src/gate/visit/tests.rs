@@ -578,8 +578,14 @@ fn op_contexts_are_had_by_share_and_given_back_by_their_own_process() {
     assert_eq!(passes() - before, 100 + 1, "with one question for a context");
     assert!(tally.hazards.get().is_none());
 
+    // Of the last quarter nobody gets any: calls find one at all times.
     let client = ground.client(1);
     let others = client.claim_reader().unwrap();
+    let more: Vec<_> = core::iter::from_fn(|| client.claim_reader().ok()).collect();
+    let busy = (1..=CONTEXTS).filter(|n| client.heap().context(*n).unwrap().load().is_busy()).count() as u32;
+    assert_eq!((busy, client.claim_reader()), (CONTEXTS * 3 / 4, Err(Status::Busy)));
+    assert!(client.claim_context(0).is_ok() && more.len() > 5);
+    more.iter().for_each(|reader| client.release_reader((*reader).into()).unwrap());
     let seats = (1..=CONTEXTS).filter_map(|n| Some((n, client.heap().context(n)?.load())));
     let seats: Vec<_> =
         seats.filter(|(_, state)| state.is_busy()).map(|(n, state)| u64::from(state.owner(n).0)).collect();
