@@ -177,10 +177,9 @@ impl Gated {
     #[inline(always)]
     fn visit<T>(
         &mut self,
-        tally: Option<&Tally<'_>>,
+        tally: &Tally<'_>,
         read: impl FnOnce(&Visitor<'_>) -> Result<T, Status>,
     ) -> Option<Result<T, Status>> {
-        let tally = tally?;
         let claim = || self.ask(Operation::StartReading, []).ok().map(|[reader, ..]| reader as u32);
         let answer = read(&tally.visitor(claim)?);
         if let Some(reads) = tally.full() {
@@ -211,6 +210,17 @@ impl Gated {
         }
     }
 
+    /// A get that is not usual.
+    ///
+    /// # Safety
+    /// As for `Session::get`.
+    #[inline(never)]
+    unsafe fn get_any(&mut self, tally: &Tally<'_>, key: In, out: Out) -> Result<Got, Status> {
+        // SAFETY: passed on.
+        let visited = self.visit(tally, |visitor| unsafe { visitor.reading().get(key, out) });
+        visited.unwrap_or_else(|| self.get(key, out))
+    }
+
     /// Many gets without a call, but for those without a plain answer.
     ///
     /// # Safety
@@ -219,7 +229,7 @@ impl Gated {
         let mut gated = false;
         for part in requests.chunks_mut(VISITS) {
             if !gated {
-                let visited = self.visit(Some(tally), |visitor| {
+                let visited = self.visit(tally, |visitor| {
                     // SAFETY: passed on.
                     unsafe { visitor.reading().get_many(part) };
                     Ok(())
@@ -321,11 +331,13 @@ impl<'c> Session<'c> {
         match &mut self.way {
             // SAFETY: passed on.
             Way::Direct(op) => unsafe { op.reading().get(key, out) },
-            Way::Gated(gated, tally) => {
+            // SAFETY: passed on.
+            Way::Gated(gated, Some(tally)) => match unsafe { tally.get_usual(key, out) } {
+                Some(got) => Ok(got),
                 // SAFETY: passed on.
-                let visited = gated.visit(*tally, |visitor| unsafe { visitor.reading().get(key, out) });
-                visited.unwrap_or_else(|| gated.get(key, out))
-            }
+                None => unsafe { gated.get_any(tally, key, out) },
+            },
+            Way::Gated(gated, None) => gated.get(key, out),
         }
     }
 
@@ -339,7 +351,9 @@ impl<'c> Session<'c> {
         match &self.way {
             // SAFETY: passed on.
             Way::Direct(op) => unsafe { op.reading().get_usual(key, out) },
-            Way::Gated(..) => None,
+            // SAFETY: passed on.
+            Way::Gated(_, Some(tally)) => unsafe { tally.get_usual(key, out) },
+            Way::Gated(_, None) => None,
         }
     }
 
@@ -494,8 +508,8 @@ impl<'c> Session<'c> {
             Way::Direct(op) => unsafe { op.reading().scan(cursor, key, out) },
             Way::Gated(gated, tally) => {
                 // SAFETY: passed on.
-                let visited = gated.visit(*tally, |visitor| unsafe { visitor.reading().scan(cursor, key, out) });
-                if let Some(answer) = visited {
+                let scan = |visitor: &Visitor<'_>| unsafe { visitor.reading().scan(cursor, key, out) };
+                if let Some(answer) = tally.and_then(|tally| gated.visit(tally, scan)) {
                     return answer;
                 }
                 let ([k, k_len], [o, o_len]) = (output(key), output(out));

@@ -10,7 +10,7 @@
 //! names; a number has a limit. What the program writes over hazards, tally and window can make it read wrong bytes or
 //! keep superblocks from being moved, and nothing worse: nobody writes to the heap by any of them.
 
-use crate::cache::{Life, Reader, Reading, Times};
+use crate::cache::{Got, Life, Reader, Reading, Times};
 use crate::client::{Client, ContextId, Op, Owner};
 use crate::domain::{Access, KeysOn, Pkru, ProtectionKey};
 use crate::hazard::Hazards;
@@ -20,6 +20,7 @@ use crate::heap::{Block, Heap, class};
 use crate::stats::Counter;
 use crate::status::{Fault, Status};
 use crate::sys::{self, Clock};
+use crate::user::{In, Out};
 use core::cell::Cell;
 
 /// Marks that a tally holds.
@@ -187,6 +188,21 @@ impl<'c> Tally<'c> {
             None => self.claim(window, claim)?,
         };
         Some(Visitor { window, hazards, reads: &self.reads })
+    }
+
+    /// get, if all is as usual (see `cache::fast`), and nothing is to be claimed before or told.
+    ///
+    /// # Safety
+    /// As for `Session::get`.
+    #[inline(never)]
+    pub(super) unsafe fn get_usual(&self, key: In, out: Out) -> Option<Got> {
+        let window = self.window.get().filter(|window| window.is_open())?;
+        let visitor = Visitor { window, hazards: self.hazards.get()?, reads: &self.reads };
+        if self.reads.is_full() {
+            return None;
+        }
+        // SAFETY: passed on.
+        unsafe { visitor.reading().get_usual(key, out) }
     }
 
     #[cold]
