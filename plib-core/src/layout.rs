@@ -84,6 +84,8 @@ pub struct CreateParams {
     pub boot_id: [u64; 2],
     /// Seconds since 1970.
     pub created: u64,
+    /// What the lock file beside the heap repeats; 0 if the lock bytes are the heap file's own.
+    pub lock_id: [u64; 2],
     /// Whether programs may read it outside of the gate.
     pub readable: bool,
 }
@@ -103,6 +105,8 @@ pub struct Geometry {
     pub item_size_max: u32,
     /// Seconds since 1970 at creation.
     pub created: u64,
+    /// What the lock file beside the heap repeats; 0 if the lock bytes are the heap file's own.
+    pub lock_id: [u64; 2],
     /// Most segments the index may have.
     pub segments: u32,
     /// Whether programs may read it outside of the gate.
@@ -168,11 +172,12 @@ impl Geometry {
         if contexts < 2 || u64::from(contexts) > most {
             return invalid("contexts", most, u64::from(contexts));
         }
-        Ok(Self::map(size, contexts, p.item_size_max, p.created, p.readable))
+        let map = Self::map(size, contexts, p.item_size_max, p.readable);
+        Ok(Self { created: p.created, lock_id: p.lock_id, ..map })
     }
 
     /// The map for checked numbers.
-    const fn map(size: u64, contexts: u32, item_size_max: u32, created: u64, readable: bool) -> Self {
+    const fn map(size: u64, contexts: u32, item_size_max: u32, readable: bool) -> Self {
         let clients = contexts;
         let bound = size / SUPERBLOCK as u64;
         let segments = if bound / 4 < SEGMENTS_MAX { bound / 4 + 1 } else { SEGMENTS_MAX };
@@ -192,7 +197,8 @@ impl Geometry {
             contexts,
             clients,
             item_size_max,
-            created,
+            created: 0,
+            lock_id: [0; 2],
             segments: segments as u32,
             readable,
             contexts_offset,
@@ -241,7 +247,7 @@ impl Geometry {
             i += 1;
         }
         // Where the regions of some heap are stands for where those of all are.
-        let map = Self::map(1 << 30, 1024, ITEM_SIZE_MAX_DEFAULT, 0, true);
+        let map = Self::map(1 << 30, 1024, ITEM_SIZE_MAX_DEFAULT, true);
         h = mix(mix(mix(h, map.contexts_offset), map.open_hazards_offset), map.directory_offset);
         h = mix(mix(mix(h, map.hints_offset), map.states_offset), map.descriptors_offset);
         h = mix(h, map.superblocks_offset);

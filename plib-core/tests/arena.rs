@@ -23,6 +23,7 @@ impl Arena {
             secret: [1, 2, 3, 4],
             boot_id: [5, 6],
             created: 7,
+            lock_id: [0; 2],
             readable: false,
         };
         unsafe { Heap::format(base, size as usize, &params).unwrap() };
@@ -40,7 +41,15 @@ impl Drop for Arena {
 fn client(heap: Heap) -> Client {
     Client::register(
         heap,
-        ClientParams { slot: 0, pid: std::process::id(), start_time: 0, pid_namespace: 0, lock_fd: -1, vdso: 0 },
+        ClientParams {
+            slot: 0,
+            lock_byte: 0,
+            pid: std::process::id(),
+            start_time: 0,
+            pid_namespace: 0,
+            lock_fd: -1,
+            vdso: 0,
+        },
     )
     .unwrap()
 }

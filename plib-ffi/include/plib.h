@@ -404,7 +404,8 @@ void plib_close(plib_t *cache);
 // `name` is a C string, `options` as large as its `size` says, `out` NULL or writable.
 plib_status_t plib_create(const char *name, const plib_create_options_t *options, plib_t **out);
 
-// Removes a heap's file. Who has it open keeps it until closing it. A file that is no heap is left alone.
+// Removes a heap's file, and its lock file if it has one. Who has it open keeps it until closing it. A file that is no heap is
+// left alone.
 //
 // Requires:
 // `name` is a C string.

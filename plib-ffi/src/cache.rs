@@ -102,7 +102,7 @@ impl Cache {
         Ok(Self { key: handle::open(path, isolation)? })
     }
 
-    /// Removes a heap's file. Who has it open keeps it until closing it.
+    /// Removes a heap's file, and its lock file if it has one. Who has it open keeps it until closing it.
     ///
     /// # Errors
     /// [`Error::NotAHeap`] for any other file, [`Error::NoHeap`], [`Error::Permission`].

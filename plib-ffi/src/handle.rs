@@ -44,7 +44,7 @@ const fn index_of(key: u64) -> usize {
 
 /// Opens the heap at `path` in this process.
 pub(crate) fn open(path: PathBuf, isolation: Wanted) -> Result<u64, Error> {
-    let record = Record::open(path, isolation)?;
+    let record = Record::open(&path, isolation)?;
     World::get_or_make().map_err(|e| Error::io("get memory for", record.path(), e))?;
     let opening = World::lock_opening().ok_or(Error::Interrupted)??;
     let free = TABLE.iter().position(|e| e.record.load(Ordering::Relaxed).is_null());

@@ -25,12 +25,18 @@ pub(crate) struct Keyed {
 pub(crate) struct Mapping {
     base: *mut u8,
     len: usize,
+    /// Bytes that are mapped: whole pages.
+    mapped: usize,
 }
 
 impl Mapping {
     /// Maps `len` bytes of the file, which must have as many, behind a key if one is given.
     pub fn new(file: BorrowedFd<'_>, len: usize, keyed: Option<Keyed>) -> io::Result<Self> {
-        let reserved = len.checked_add(ALIGNMENT).ok_or(io::ErrorKind::InvalidInput)?;
+        // hugetlbfs maps whole pages of its size, at multiples of it.
+        let unit = room::huge_page(file)?.unwrap_or(PAGE);
+        let alignment = unit.max(ALIGNMENT);
+        let wanted = len.checked_next_multiple_of(unit).ok_or(io::ErrorKind::InvalidInput)?;
+        let reserved = wanted.checked_add(alignment).ok_or(io::ErrorKind::InvalidInput)?;
         let failed = |at| if at == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(at as usize) };
         // SAFETY: reserves fresh addresses.
         let start = failed(unsafe {
@@ -43,7 +49,7 @@ impl Mapping {
                 0,
             )
         })?;
-        let base = start.next_multiple_of(ALIGNMENT);
+        let base = start.next_multiple_of(alignment);
         // SAFETY: the range lies within the one just reserved, which nobody else knows of.
         let mapped = failed(unsafe {
             let open = libc::PROT_READ | libc::PROT_WRITE;
@@ -51,8 +57,7 @@ impl Mapping {
             let protection = if keyed.is_some() { libc::PROT_NONE } else { open };
             libc::mmap(base as *mut _, len, protection, libc::MAP_SHARED | libc::MAP_FIXED, file.as_raw_fd(), 0)
         });
-        // A huge-page file rounds its mapping up; nothing of it is given back here.
-        let end = base + len.next_multiple_of(if mapped.is_ok() && is_huge(file) { ALIGNMENT } else { PAGE });
+        let end = base + wanted;
         // SAFETY: what remains of the reservation on both sides (or all of it, after a failure).
         unsafe {
             if mapped.is_err() {
@@ -66,29 +71,29 @@ impl Mapping {
                 }
             }
         }
-        let mapping = mapped.map(|base| Self { base: base as *mut u8, len })?;
+        let mapping = mapped.map(|base| Self { base: base as *mut u8, len, mapped: wanted })?;
         if let Some(keyed) = keyed {
-            mapping.guard(keyed, end - base)?;
+            mapping.guard(keyed)?;
         }
         Ok(mapping)
     }
 
-    /// Gives the fresh mapping, of `len` bytes in whole pages, its key.
-    fn guard(&self, Keyed { key, but }: Keyed, len: usize) -> io::Result<()> {
-        let (from, to) = but.map_or((len, len), |(start, bytes)| (start, start + bytes));
+    /// Gives the fresh mapping its key.
+    fn guard(&self, Keyed { key, but }: Keyed) -> io::Result<()> {
+        let (from, to) = but.map_or((self.mapped, self.mapped), |(start, bytes)| (start, start + bytes));
         // SAFETY: the mapping is ours, and nobody knows of it. What is left out keeps key 0.
         unsafe {
             guard(key, self.base, from)?;
             if from < to {
                 let open = libc::PROT_READ | libc::PROT_WRITE;
                 crate::process::checked(libc::mprotect(self.base.add(from).cast(), to - from, open))?;
-                guard(key, self.base.add(to), len - to)?;
+                guard(key, self.base.add(to), self.mapped - to)?;
             }
         }
         Ok(())
     }
 
-    /// Keeps the mapping out of children of fork, so that its file's lock ends with this address space.
+    /// Keeps the mapping out of children of fork.
     pub fn keep_from_children(&self) -> io::Result<()> {
         self.advise(libc::MADV_DONTFORK)
     }
@@ -96,7 +101,7 @@ impl Mapping {
     /// madvise on the whole mapping.
     pub fn advise(&self, advice: libc::c_int) -> io::Result<()> {
         // SAFETY: the range is this mapping, and no advice used here changes its contents.
-        let result = unsafe { libc::madvise(self.base.cast(), self.len, advice) };
+        let result = unsafe { libc::madvise(self.base.cast(), self.mapped, advice) };
         crate::process::checked(result).map(drop)
     }
 
@@ -135,14 +140,9 @@ pub(crate) fn fence(base: usize, len: usize) {
     }
 }
 
-/// Whether the file is on hugetlbfs.
-pub(crate) fn is_huge(file: BorrowedFd<'_>) -> bool {
-    room::unit(file).is_ok_and(|unit| unit as usize >= ALIGNMENT)
-}
-
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours, and whoever drops it has no pointers into it left.
-        unsafe { libc::munmap(self.base.cast(), self.len) };
+        unsafe { libc::munmap(self.base.cast(), self.mapped) };
     }
 }

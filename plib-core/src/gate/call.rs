@@ -225,9 +225,11 @@ pub struct Attach {
     pub start_time: u64,
     /// The inode of its pid namespace.
     pub pid_namespace: u64,
+    /// The lock byte that it holds.
+    pub lock_byte: u64,
     /// Its pid.
     pub pid: u32,
-    /// The client slot whose byte it holds.
+    /// The client slot that it wants.
     pub slot: u32,
     /// A descriptor to ask about lock bytes by.
     pub lock_fd: i32,
@@ -243,6 +245,7 @@ impl Attach {
         boot_id: [0; 2],
         start_time: 0,
         pid_namespace: 0,
+        lock_byte: 0,
         pid: 0,
         slot: 0,
         lock_fd: -1,
@@ -250,7 +253,7 @@ impl Attach {
     };
 
     pub(super) fn params(&self, vdso: usize) -> ClientParams {
-        let Self { slot, pid, start_time, pid_namespace, lock_fd, .. } = *self;
-        ClientParams { slot, pid, start_time, pid_namespace, lock_fd, vdso }
+        let Self { slot, lock_byte, pid, start_time, pid_namespace, lock_fd, .. } = *self;
+        ClientParams { slot, lock_byte, pid, start_time, pid_namespace, lock_fd, vdso }
     }
 }

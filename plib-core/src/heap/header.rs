@@ -18,17 +18,18 @@ enum Field {
     ItemSizeMax = 4,
     Contexts = 5,
     Created = 6,
-    Secret = 7, // ..11
-    Readable = 11,
-    Checksum = 12,
-    Boot = 13, // ..15
-    Clean = 15,
+    Secret = 7,  // ..11
+    LockId = 11, // ..13
+    Readable = 13,
+    Checksum = 14,
+    Boot = 15, // ..17
+    Clean = 17,
 }
 
 /// Words of the header page in use.
-pub(crate) const WORDS: usize = 16;
+pub(crate) const WORDS: usize = 18;
 const CHECKED: usize = Field::Checksum as usize;
-pub(crate) const FIELDS_HASH: u64 = mix(WORDS as u64, 0x0607_0b0c_0d0f);
+pub(crate) const FIELDS_HASH: u64 = mix(WORDS as u64, 0x0607_0b0d_0e0f_1100);
 
 pub(crate) const BOOT: usize = Field::Boot as usize;
 pub(crate) const CLEAN: usize = Field::Clean as usize;
@@ -69,6 +70,14 @@ impl Unchecked {
         }
     }
 
+    fn lock_id(&self) -> [u64; 2] {
+        let mut id = [0; 2];
+        for (to, from) in id.iter_mut().zip(self.0.iter().skip(Field::LockId as usize)) {
+            *to = *from;
+        }
+        id
+    }
+
     fn checksum(&self) -> u64 {
         self.0.iter().take(CHECKED).fold(0x706c_6962, |h, w| mix(h, *w))
     }
@@ -95,6 +104,7 @@ impl Unchecked {
             secret: [0; 4],
             boot_id: [0; 2],
             created: self.get(Field::Created),
+            lock_id: self.lock_id(),
             readable: self.flag("readable", Field::Readable)?,
         };
         let geometry = Geometry::new(&params).map_err(|fault| Fault { status: Status::Damaged, ..fault })?;
@@ -118,6 +128,7 @@ impl Unchecked {
     pub(crate) fn compose(p: &CreateParams, g: &Geometry) -> [u64; WORDS] {
         let [s0, s1, s2, s3] = p.secret;
         let [b0, b1] = p.boot_id;
+        let [l0, l1] = p.lock_id;
         let mut header = Self([
             MAGIC,
             u64::from(FORMAT_VERSION),
@@ -130,6 +141,8 @@ impl Unchecked {
             s1,
             s2,
             s3,
+            l0,
+            l1,
             u64::from(g.readable),
             0,
             b0,

@@ -612,6 +612,7 @@ fn an_attach_by_hand_to_what_is_no_mapping_of_a_heap_changes_nothing() {
                 boot_id: [0; 2],
                 start_time: 0,
                 pid_namespace: 0,
+                lock_byte: 0,
                 pid: 1,
                 slot,
                 lock_fd: -1,
