@@ -244,6 +244,26 @@ static void about(plib_t *c, const char *path) {
   CHECK(strchr(plib_version(), '.'));
 }
 
+/* A readable heap; and one of a program that was built before there were any. */
+static void readable(const char *path) {
+  plib_create_options_t creation = {.size = sizeof creation, .heap_size = 16 << 20, .readable = 1};
+  for (uint32_t wanted = 1; wanted != UINT32_MAX; wanted--) {
+    plib_t *c;
+    creation.size = wanted ? sizeof creation : offsetof(plib_create_options_t, readable);
+    IS(PLIB_OK, plib_create(path, &creation, &c));
+    plib_info_t info = {.size = sizeof info};
+    IS(PLIB_OK, plib_info(c, &info));
+    CHECK(info.readable == wanted);
+    IS(PLIB_OK, plib_set(c, "key", 3, "value", 5, 0, 0, NULL));
+    for (int i = 0; i < 100; i++) CHECK(has(c, "key", "value"));
+    info = (plib_info_t){.size = offsetof(plib_info_t, readable), .readable = 77};
+    IS(PLIB_OK, plib_info(c, &info));
+    CHECK(info.contexts >= 2 && info.readable == 77);
+    plib_close(c);
+    IS(PLIB_OK, plib_destroy(path));
+  }
+}
+
 int main(int argc, char **argv) {
   (void)argc;
   CHECK(strcmp(plib_last_error_message(), "") == 0);
@@ -263,5 +283,6 @@ int main(int argc, char **argv) {
   IS(PLIB_OK, plib_destroy(argv[1]));
   IS(PLIB_E_NO_HEAP, plib_open(argv[1], NULL, &c));
   CHECK(c == NULL && strstr(plib_last_error_message(), argv[1]));
+  readable(argv[1]);
   return 0;
 }
