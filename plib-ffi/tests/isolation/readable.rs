@@ -4,13 +4,14 @@ use std::path::Path;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{OnceLock, mpsc};
+use std::time::Instant;
 
 use plib::{Cache, Error, GetInto, Status};
 use plib_core::domain::{Access, Pkru, ProtectionKey};
 
 use crate::ground::{
     PKUERR, Range, SECRET, alone, child, guarded_heap, image_mappings, mappings_of, open_guarded, readable_heap,
-    unharmed,
+    unguarded_heap, unharmed,
 };
 use crate::stage::{End, handle, keys, read, write};
 use crate::support::child::{Link, spawn};
@@ -123,6 +124,30 @@ fn reads_take_no_gate() {
     report(format_args!(
         "reads, batches and a scan with the gate out of reach; {until} until one had to be handed over"
     ));
+}
+
+/// Nanoseconds of a get, the least of a few rounds.
+fn cost(cache: &Cache) -> u64 {
+    const GETS: u32 = 2000;
+    let mut buf = [0; 64];
+    let mut round = || {
+        let start = Instant::now();
+        (0..GETS).for_each(|_| assert!(cache.get_into(b"secret", &mut buf).expect("get").is_some()));
+        start.elapsed().as_nanos() as u64 / u64::from(GETS)
+    };
+    (0..10).map(|_| round()).min().expect("ten rounds")
+}
+
+#[test]
+fn a_read_costs_less_than_a_call() {
+    let _alone = alone();
+    let heaps = [unguarded_heap(), readable_heap(), guarded_heap()];
+    heaps.iter().for_each(|heap| settle(&heap.cache));
+    let [none, readable, guarded] = heaps.map(|heap| cost(&heap.cache));
+    report(format_args!(
+        "a get where nothing guards {none} ns, in a readable heap {readable} ns, through the gate {guarded} ns"
+    ));
+    assert!(readable < guarded);
 }
 
 /// A word that children share.
