@@ -20,6 +20,8 @@ const PAGE: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct Protection {
     key: ProtectionKey,
+    /// That of readable heaps, which programs may read at all times; None if there was no second one.
+    readable: Option<ProtectionKey>,
     vault: usize,
     /// Bytes of the vault that carry the key.
     region: usize,
@@ -162,10 +164,17 @@ impl Protection {
         let key = ProtectionKey::allocate(on, Access::Closed).map_err(|Errno(number)| Missing::Key(number))?;
         let refused = |of: fn(i32) -> Missing| move |e: io::Error| of(e.raw_os_error().unwrap_or(0));
         let region = if signals::allow_keyed_stacks() { VAULT_SIZE } else { STACKS };
+        // Taken now in any case: what the gate opens and closes is settled once.
+        let readable = ProtectionKey::allocate(on, Access::ReadOnly).ok();
+        let closed = Pkru(0).with(key, Access::Closed);
+        let (mask, closed) = match readable {
+            Some(second) => (Pkru::mask(key) | Pkru::mask(second), closed.with(second, Access::ReadOnly).0),
+            None => (Pkru::mask(key), closed.0),
+        };
         let made = make_vault(key, region).map_err(refused(Missing::Vault)).and_then(|vault| {
             let settings = |image| Settings {
-                mask: Pkru::mask(key),
-                closed: Pkru(0).with(key, Access::Closed).0,
+                mask,
+                closed,
                 vault,
                 region,
                 vdso: process::vdso(),
@@ -175,7 +184,7 @@ impl Protection {
                 // SAFETY: the vault, which nobody else knows of.
                 unsafe { libc::munmap(vault as *mut _, VAULT_SIZE) };
             })?;
-            Ok(Self { key, vault, region, image })
+            Ok(Self { key, readable, vault, region, image })
         });
         match made {
             Ok(protection) => {
@@ -183,8 +192,10 @@ impl Protection {
                 Ok(protection)
             }
             Err(missing) => {
-                // SAFETY: nothing carries it any more.
-                let _ = unsafe { key.free() };
+                for key in readable.into_iter().chain([key]) {
+                    // SAFETY: nothing carries it any more.
+                    let _ = unsafe { key.free() };
+                }
                 Err(missing)
             }
         }
@@ -193,6 +204,11 @@ impl Protection {
     /// The key.
     pub fn key(&self) -> ProtectionKey {
         self.key
+    }
+
+    /// The key of readable heaps, if there is one.
+    pub fn readable(&self) -> Option<(KeysOn, ProtectionKey)> {
+        Some((detect().ok()?, self.readable?))
     }
 
     /// The gate to a heap in place `index` of the vault.

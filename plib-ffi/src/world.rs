@@ -21,6 +21,7 @@ use crate::handle;
 use crate::process;
 use crate::quiet::Quiet;
 use crate::signals;
+use plib_core::gate::Tally;
 use std::cell::UnsafeCell;
 use std::io;
 use std::mem::MaybeUninit;
@@ -44,6 +45,8 @@ pub(crate) struct World {
     free: AtomicPtr<Claim>,
     places: [Place; HANDLES],
     claims: [Claim; CLAIMS],
+    /// What the session of each claim leaves to be written, in readable heaps.
+    tallies: [Tally<'static>; CLAIMS],
 }
 
 /// Where the attachment of one handle is.
@@ -203,6 +206,12 @@ impl Guard {
         let claim = self.world.claims.get(n)?;
         self.world.claims_used.store(n + 1, Ordering::Relaxed);
         Some(claim)
+    }
+
+    /// Where the session of a claim may note what its reads leave to be written; the session's alone until it ends.
+    pub fn tally(&self, claim: &Claim) -> &'static Tally<'static> {
+        let place = (&raw const *claim as usize - &raw const self.world.claims as usize) / size_of::<Claim>();
+        &self.world.tallies[place]
     }
 
     /// Takes back a claim that its thread will not look at again.

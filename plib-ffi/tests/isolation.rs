@@ -18,6 +18,8 @@ mod jumps;
 mod life;
 #[path = "isolation/races.rs"]
 mod races;
+#[path = "isolation/readable.rs"]
+mod readable;
 #[path = "isolation/refusals.rs"]
 mod refusals;
 #[path = "isolation/registers.rs"]
@@ -34,5 +36,6 @@ fn child() {
         (direct::ROLE, direct::attack),
         (life::ROLE, life::use_after_exec),
         (refusals::ROLE, refusals::meet),
+        (readable::ROLE, readable::older_thread),
     ]);
 }

@@ -22,7 +22,7 @@ use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 /// What the gate goes by. It fills a page of its own, which is written before it is mapped for good, read-only.
 #[repr(C, align(4096))]
 pub struct Constants {
-    /// Our key's two bits in PKRU.
+    /// Our keys' bits in PKRU.
     mask: AtomicU32,
     /// What they are between calls.
     closed: AtomicU32,
@@ -39,7 +39,7 @@ pub struct Constants {
 /// What the gate goes by, as whoever maps it knows it.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Our key's two bits in PKRU.
+    /// Our keys' bits in PKRU: two, or four where heaps may be readable.
     pub mask: u32,
     /// What they are between calls.
     pub closed: u32,

@@ -485,7 +485,8 @@ fn pointers(operation: Operation) -> &'static [(usize, u64)] {
         Check => &[(0, size_of::<plib_core::CheckSummary>() as u64), (2, 4)],
         ClientInfo => &[(0, size_of::<plib_core::ClientInfo>() as u64)],
         Holding => &[(0, 8 * 14)],
-        Detach | FlushAll | Reap | IsGone => &[],
+        TellReads => &[(0, gate::READS_SIZE as u64)],
+        Detach | FlushAll | Reap | IsGone | StartReading | StopReading => &[],
     }
 }
 

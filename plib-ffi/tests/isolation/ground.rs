@@ -55,6 +55,23 @@ pub fn open_unguarded(path: &Path) -> Cache {
     cache
 }
 
+/// A heap behind the key that lets reads through, with one secret.
+pub fn readable_heap() -> TestHeap {
+    let heap = TestHeap::with(&CreateOptions::new(16 << 20).contexts(256).readable(true));
+    assert_eq!(heap.cache.isolation(), Isolation::Guarded, "run by scripts/protection-test, without PLIB_ISOLATION");
+    heap.cache.set(b"secret", SECRET, 0, 0).expect("set");
+    heap
+}
+
+/// All mappings of the trusted image, the only code that opens a key.
+pub fn image_mappings() -> Vec<Range> {
+    regions()
+        .into_iter()
+        .filter(|region| region.name.starts_with("/memfd:plib-image"))
+        .map(|region| region.range)
+        .collect()
+}
+
 /// Where the trusted image is mapped; only in a process that has guarded a heap.
 fn image() -> usize {
     let is_image = |region: &&Region| region.name.starts_with("/memfd:plib-image");
@@ -71,6 +88,13 @@ pub fn gate() -> Entry {
 /// The gate's page of constants.
 pub fn constants() -> *mut u8 {
     (image() + image::constants()) as *mut u8
+}
+
+/// The bits of PKRU that the gate changes, and what it leaves in them: the first two words of its constants.
+pub fn gate_bits() -> (u32, u32) {
+    let words: *const u32 = constants().cast();
+    // SAFETY: the page is mapped readable for good.
+    unsafe { (words.read(), words.add(1).read()) }
 }
 
 /// Addresses from `start` to before `end`.
