@@ -19,6 +19,8 @@ mod exptime;
 mod output;
 mod owner;
 mod progress;
+#[doc(hidden)]
+pub mod run;
 mod size;
 mod span;
 mod stop;
