@@ -26,6 +26,7 @@ impl Arena {
             secret: [1, 2, 3, 4],
             boot_id: [5, 6],
             created: 7,
+            lock_id: [0; 2],
         };
         let layout = Layout::from_size_align(params.size as usize, 1 << 16).unwrap();
         // SAFETY: fresh, zeroed, aligned memory of this size, which goes only with the arena.
@@ -39,7 +40,7 @@ impl Arena {
     pub fn client(&self, slot: u32) -> Client {
         Client::register(
             self.heap,
-            ClientParams { slot, pid: 1, pid_namespace: 0, start_time: 0, lock_fd: -1, vdso: 0 },
+            ClientParams { slot, lock_byte: 0, pid: 1, pid_namespace: 0, start_time: 0, lock_fd: -1, vdso: 0 },
         )
         .unwrap()
     }

@@ -1,18 +1,24 @@
 //! Attached processes (clients), their threads' op contexts, and who of them is alive.
 //!
-//! A client is alive while the byte of its slot is locked by the open file description that only its mapping of the heap
-//! keeps open; that lock ends with the address space, whatever ends it. An op context is one thread's place to work
-//! from: its hazards, its intent, its magazines, its counters. Only its owner writes it; after the owner's death whoever
-//! adopts it does.
+//! A client is alive while its lock byte is locked by an open file description that only a mapping of its own keeps open;
+//! that lock ends with the address space, whatever ends it. The byte is the client's alone, and its slot word names it: so
+//! nobody who comes, goes or stands still half-way makes a dead one look alive. Slots are given out by a CAS:
+//!
+//! ```text
+//! lock a byte that nobody has -> (slot free, or its byte unlocked?) -> CAS the slot word from what was judged
+//! ```
+//!
+//! An op context is one thread's place to work from: its hazards, its intent, its magazines, its counters. Only its owner
+//! writes it; after the owner's death whoever adopts it does.
 //!
 //! ```text
 //! owner (28 bits):   incarnation 16 | context 12        in lock words, meta words, superblock states
-//! client slot word:  incarnation 24 | in use 1
+//! client slot word:  lock byte 39 | incarnation 24 | in use 1
 //! context state:     client incarnation 24 | client slot 12 | incarnation 16 | busy 1
 //! ```
 
 use crate::hash::mix;
-use crate::heap::Heap;
+use crate::heap::{Heap, LOCK_BYTES};
 use crate::layout::{CLASSES, CLIENT_SIZE, CONTEXT_SIZE, QUOTA_EIGHTHS};
 use crate::mutant::{self, Mutant};
 use crate::stats::Counter;
@@ -50,8 +56,12 @@ impl Owner {
 pub(crate) struct SlotState(pub u64);
 
 impl SlotState {
-    const fn new(incarnation: u32, in_use: bool) -> Self {
-        Self(((incarnation & 0xff_ffff) as u64) << 1 | in_use as u64)
+    const fn free(incarnation: u32) -> Self {
+        Self(((incarnation & 0xff_ffff) as u64) << 1)
+    }
+
+    const fn taken(incarnation: u32, lock_byte: u64) -> Self {
+        Self(lock_byte << LOCK_AT | Self::free(incarnation).0 | 1)
     }
 
     pub(crate) const fn in_use(self) -> bool {
@@ -61,7 +71,14 @@ impl SlotState {
     const fn incarnation(self) -> u32 {
         (self.0 >> 1) as u32 & 0xff_ffff
     }
+
+    const fn lock_byte(self) -> u64 {
+        self.0 >> LOCK_AT
+    }
 }
+
+const LOCK_AT: u32 = 25;
+const _: () = assert!(LOCK_BYTES == 1 << (u64::BITS - LOCK_AT));
 
 /// One attached process.
 #[repr(C, align(64))]
@@ -78,6 +95,25 @@ impl ClientSlot {
         SlotState(self.state.load(Ordering::Acquire))
     }
 
+    /// Takes a slot that is free or whose client is dead; None if it is another's.
+    fn take(&self, asker: &Asker) -> Option<SlotState> {
+        let mut seen = self.load();
+        for _ in 0..TAKE_TRIES {
+            if seen.in_use() && !asker.finds_dead(seen) {
+                return None;
+            }
+            // Contexts of the slot's last client name its old incarnation, so they count as dead from here on.
+            let next = SlotState::taken(seen.incarnation().wrapping_add(1), asker.lock_byte);
+            // From the very word that was judged: whoever has taken or freed the slot since has changed it. Releases: the byte was
+            // locked before, and whoever reads the word finds it so.
+            match self.state.compare_exchange(seen.0, next.0, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Some(next),
+                Err(now) => seen = SlotState(now),
+            }
+        }
+        None
+    }
+
     fn pid(&self) -> u32 {
         self.pid.load(Ordering::Relaxed) as u32
     }
@@ -91,6 +127,9 @@ impl ClientSlot {
         (self.pid(), self.start_time.load(Ordering::Relaxed), self.pid_namespace())
     }
 }
+
+/// How often others may change a slot while one process wants it: freed as a dead one's, taken, given back.
+const TAKE_TRIES: u32 = 8;
 
 /// The state word of an op context.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -273,6 +312,7 @@ pub(crate) const FIELDS_HASH: u64 = {
     let h = mix(h, core::mem::offset_of!(ContextMemory, magazines) as u64);
     let h = mix(h, core::mem::offset_of!(ClientSlot, start_time) as u64);
     let h = mix(h, core::mem::offset_of!(ClientSlot, pid_namespace) as u64);
+    let h = mix(h, LOCK_AT as u64);
     mix(mix(h, SPARE_LINES as u64), (Counter::COUNT as u64) << 32 | MAGAZINE as u64)
 };
 #[cfg(loom)]
@@ -350,18 +390,37 @@ impl ContextMemory {
 /// How a process presents itself.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientParams {
-    /// The slot whose lock byte it holds.
+    /// The slot that it wants.
     pub slot: u32,
+    /// Which byte it holds locked: a number below [`LOCK_BYTES`] that no living client has.
+    pub lock_byte: u64,
     /// Its pid, in its own namespace.
     pub pid: u32,
     /// Its start time in clock ticks after boot; tells it from a later process with its pid.
     pub start_time: u64,
     /// The inode of its pid namespace; 0 if that is not known.
     pub pid_namespace: u64,
-    /// A descriptor of the heap file without locks of its own, for asking about lock bytes; -1 if there is none.
+    /// A descriptor of the file with the lock bytes, without locks of its own, for asking about them; -1 if there is none.
     pub lock_fd: i32,
     /// The auxiliary vector's AT_SYSINFO_EHDR, or 0.
     pub vdso: usize,
+}
+
+/// How a client asks whether others live.
+#[derive(Clone, Copy)]
+struct Asker {
+    lock_fd: i32,
+    /// Its own.
+    lock_byte: u64,
+}
+
+impl Asker {
+    /// Whether the client that this word of its slot speaks of is gone. Unknown counts as alive.
+    fn finds_dead(&self, state: SlotState) -> bool {
+        let ask = |byte| sys::byte_locked(self.lock_fd, Heap::lock_offset(byte));
+        // My own byte must read as locked before and after, or the descriptor is not the file's any more.
+        ask(self.lock_byte) == Some(true) && ask(state.lock_byte()) == Some(false) && ask(self.lock_byte) == Some(true)
+    }
 }
 
 /// An attached process: what its threads share.
@@ -371,7 +430,7 @@ pub struct Client {
     incarnation: u32,
     pid: u32,
     pid_namespace: u64,
-    lock_fd: i32,
+    asker: Asker,
     /// Whether every reader is covered by `membarrier`; else each fences for itself.
     barrier: bool,
     pub(crate) clock: sys::Clock,
@@ -417,13 +476,11 @@ impl ClientInfo {
 }
 
 impl Client {
-    /// Registers a process whose lock byte is held, and recovers what the dead left.
+    /// Registers a process whose lock byte is held, and recovers what the dead left. Busy if the slot is another's.
     pub fn register(heap: Heap, p: ClientParams) -> Result<Self, Status> {
         let slot = heap.client(p.slot).ok_or(Status::Invalid)?;
-        let seen = slot.load();
-        let next = SlotState::new(seen.incarnation().wrapping_add(1), true);
-        // Contexts of the slot's last client name its old incarnation, so they count as dead from here on.
-        slot.state.compare_exchange(seen.0, next.0, Ordering::AcqRel, Ordering::Relaxed).map_err(|_| Status::Busy)?;
+        let asker = Asker { lock_fd: p.lock_fd, lock_byte: p.lock_byte % LOCK_BYTES };
+        let state = slot.take(&asker).ok_or(Status::Busy)?;
         slot.pid.store(u64::from(p.pid), Ordering::Relaxed);
         slot.start_time.store(p.start_time, Ordering::Relaxed);
         slot.pid_namespace.store(p.pid_namespace, Ordering::Relaxed);
@@ -433,10 +490,10 @@ impl Client {
         let client = Self {
             heap,
             slot: p.slot,
-            incarnation: next.incarnation(),
+            incarnation: state.incarnation(),
             pid: p.pid,
             pid_namespace: p.pid_namespace,
-            lock_fd: p.lock_fd,
+            asker,
             barrier: sys::register_barrier(),
             clock,
         };
@@ -459,7 +516,8 @@ impl Client {
             }
         }
         if let Some(slot) = self.heap.client(self.slot) {
-            slot.state.store(SlotState::new(self.incarnation, false).0, Ordering::Release);
+            // Before the lock ends: who reads the old word and then finds the byte unlocked fails at its CAS from that word.
+            slot.state.store(SlotState::free(self.incarnation).0, Ordering::Release);
         }
         self.heap.set_clean();
     }
@@ -614,21 +672,13 @@ impl Client {
             start_time,
             pid_namespace,
             contexts: self.contexts_of(slot, state.incarnation()),
-            alive: self.is_alive(slot),
+            alive: self.is_alive(slot, state),
         })
     }
 
-    /// Whether the address space behind `slot` exists. Unknown counts as alive.
-    fn is_alive(&self, slot: u32) -> bool {
-        if slot == self.slot {
-            return true;
-        }
-        if mutant::is(Mutant::NoTakeOver) {
-            return true;
-        }
-        // My own byte must read as locked before and after, or the descriptor is not the heap's any more.
-        let ask = |slot| sys::byte_locked(self.lock_fd, Heap::lock_offset(slot));
-        !(ask(self.slot) == Some(true) && ask(slot) == Some(false) && ask(self.slot) == Some(true))
+    /// Whether the address space behind `slot`, whose word is `state`, exists. Unknown counts as alive.
+    fn is_alive(&self, slot: u32, state: SlotState) -> bool {
+        slot == self.slot || mutant::is(Mutant::NoTakeOver) || !self.asker.finds_dead(state)
     }
 
     /// The slot of this client.
@@ -648,7 +698,8 @@ impl Client {
         if state.slot() == self.slot {
             return context.thread(state).is_some_and(|tid| sys::thread_gone(self.pid, tid));
         }
-        !self.is_alive(state.slot()) || self.thread_vanished(slot, context, state) && !mutant::is(Mutant::NoTakeOver)
+        !self.is_alive(state.slot(), client)
+            || self.thread_vanished(slot, context, state) && !mutant::is(Mutant::NoTakeOver)
     }
 
     /// Whether a living client's thread is gone. Only a process of the same pid namespace can ask: elsewhere the number
@@ -700,8 +751,8 @@ impl Client {
                 continue;
             };
             let state = slot.load();
-            if state.in_use() && i != self.slot && !self.is_alive(i) {
-                let free = SlotState::new(state.incarnation(), false);
+            if state.in_use() && i != self.slot && !self.is_alive(i, state) {
+                let free = SlotState::free(state.incarnation());
                 let _ = slot.state.compare_exchange(state.0, free.0, Ordering::AcqRel, Ordering::Relaxed);
             }
         }
@@ -856,8 +907,26 @@ mod tests {
             (state.incarnation(), state.is_busy(), state.slot(), state.client()),
             (65_535, true, 4094, 0xff_ffff)
         );
-        let slot = SlotState::new(0x1ff_ffff, true);
-        assert!(slot.in_use() && slot.incarnation() == 0xff_ffff);
+        let slot = SlotState::taken(0x1ff_ffff, LOCK_BYTES - 1);
+        assert!(slot.in_use() && slot.incarnation() == 0xff_ffff && slot.lock_byte() == LOCK_BYTES - 1);
+        let free = SlotState::free(slot.incarnation());
+        assert!(!free.in_use() && free.incarnation() == 0xff_ffff && free.lock_byte() == 0);
+    }
+
+    #[cfg(not(loom))]
+    #[test]
+    fn a_slot_whose_client_may_be_alive_is_not_given_out() {
+        let arena = Arena::new();
+        let there = arena.client(3);
+        // Nobody can be asked (there is no file), and unknown counts as alive.
+        let asker = Asker { lock_fd: -1, lock_byte: 7 };
+        let slot = arena.heap.client(3).unwrap();
+        let before = slot.load();
+        assert!(slot.take(&asker).is_none() && slot.load() == before);
+        kill(there);
+        let taken = slot.take(&asker).unwrap();
+        assert_eq!((taken.incarnation(), taken.lock_byte()), (before.incarnation() + 1, 7));
+        assert!(taken.in_use() && slot.load() == taken);
     }
 
     #[cfg(not(loom))]
@@ -867,7 +936,7 @@ mod tests {
     #[cfg(not(loom))]
     fn kill(client: Client) {
         let slot = client.heap.client(client.slot).unwrap();
-        slot.state.store(SlotState::new(client.incarnation, false).0, Ordering::Release);
+        slot.state.store(SlotState::free(client.incarnation).0, Ordering::Release);
     }
 
     #[cfg(not(loom))]
@@ -875,7 +944,7 @@ mod tests {
     fn incarnations_wrap() {
         let arena = Arena::new();
         let slot = arena.heap.client(0).unwrap();
-        slot.state.store(SlotState::new(0xff_fffe, false).0, Ordering::Release);
+        slot.state.store(SlotState::free(0xff_fffe).0, Ordering::Release);
         for expected in [0xff_ffff, 0, 1] {
             let client = arena.client(0);
             assert_eq!(client.incarnation, expected);

@@ -81,6 +81,8 @@ pub struct CreateParams {
     pub boot_id: [u64; 2],
     /// Seconds since 1970.
     pub created: u64,
+    /// What the lock file beside the heap repeats; 0 if the lock bytes are the heap file's own.
+    pub lock_id: [u64; 2],
 }
 
 /// Where everything is in one heap file; computed from four numbers, never read from the file.
@@ -98,6 +100,8 @@ pub struct Geometry {
     pub item_size_max: u32,
     /// Seconds since 1970 at creation.
     pub created: u64,
+    /// What the lock file beside the heap repeats; 0 if the lock bytes are the heap file's own.
+    pub lock_id: [u64; 2],
     /// Most segments the index may have.
     pub segments: u32,
     pub(crate) contexts_offset: u64,
@@ -150,11 +154,11 @@ impl Geometry {
         if contexts < 2 || u64::from(contexts) > most {
             return invalid("contexts", most, u64::from(contexts));
         }
-        Ok(Self::map(size, contexts, p.item_size_max, p.created))
+        Ok(Self { created: p.created, lock_id: p.lock_id, ..Self::map(size, contexts, p.item_size_max) })
     }
 
     /// The map for checked numbers.
-    const fn map(size: u64, contexts: u32, item_size_max: u32, created: u64) -> Self {
+    const fn map(size: u64, contexts: u32, item_size_max: u32) -> Self {
         let clients = contexts;
         let bound = size / SUPERBLOCK as u64;
         let segments = if bound / 4 < SEGMENTS_MAX { bound / 4 + 1 } else { SEGMENTS_MAX };
@@ -173,7 +177,8 @@ impl Geometry {
             contexts,
             clients,
             item_size_max,
-            created,
+            created: 0,
+            lock_id: [0; 2],
             segments: segments as u32,
             contexts_offset,
             directory_offset,
@@ -219,7 +224,7 @@ impl Geometry {
             i += 1;
         }
         // Where the regions of some heap are stands for where those of all are.
-        let map = Self::map(1 << 30, 1024, ITEM_SIZE_MAX_DEFAULT, 0);
+        let map = Self::map(1 << 30, 1024, ITEM_SIZE_MAX_DEFAULT);
         h = mix(mix(h, map.contexts_offset), map.directory_offset);
         h = mix(mix(mix(h, map.hints_offset), map.states_offset), map.descriptors_offset);
         h = mix(h, map.superblocks_offset);

@@ -71,7 +71,7 @@ pub use client::{Client, ClientInfo, ClientParams, ContextId};
 pub use frozen::Holding;
 #[cfg(not(loom))]
 pub use gate::Session;
-pub use heap::Heap;
+pub use heap::{Heap, LOCK_BYTES};
 pub use scan::Scanned;
 pub use stats::{ClassStats, Stats};
 pub use status::{Fault, Status};

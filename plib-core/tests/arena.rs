@@ -16,8 +16,15 @@ impl Arena {
     fn new(size: u64, item_size_max: u32) -> (Self, Heap) {
         let layout = Layout::from_size_align(size as usize, 1 << 16).unwrap();
         let base = unsafe { alloc_zeroed(layout) };
-        let params =
-            CreateParams { size, item_size_max, contexts: 0, secret: [1, 2, 3, 4], boot_id: [5, 6], created: 7 };
+        let params = CreateParams {
+            size,
+            item_size_max,
+            contexts: 0,
+            secret: [1, 2, 3, 4],
+            boot_id: [5, 6],
+            created: 7,
+            lock_id: [0; 2],
+        };
         unsafe { Heap::format(base, size as usize, &params).unwrap() };
         let heap = unsafe { Heap::attach(base, size as usize, [5, 6]).unwrap() };
         (Self { base, layout }, heap)
@@ -33,7 +40,15 @@ impl Drop for Arena {
 fn client(heap: Heap) -> Client {
     Client::register(
         heap,
-        ClientParams { slot: 0, pid: std::process::id(), start_time: 0, pid_namespace: 0, lock_fd: -1, vdso: 0 },
+        ClientParams {
+            slot: 0,
+            lock_byte: 0,
+            pid: std::process::id(),
+            start_time: 0,
+            pid_namespace: 0,
+            lock_fd: -1,
+            vdso: 0,
+        },
     )
     .unwrap()
 }

@@ -119,7 +119,7 @@ typedef struct plib_t plib_t;
 typedef struct {
   // sizeof(plib_options_t).
   size_t size;
-  // The least isolation accepted, a plib_isolation_t.
+  // The least isolation accepted, a plib_isolation_t. More is given where it can be had (see PLIB_ISOLATION).
   uint32_t isolation;
   // Must be 0.
   uint32_t reserved;
@@ -396,7 +396,8 @@ void plib_close(plib_t *cache);
 // `name` is a C string, `options` as large as its `size` says, `out` NULL or writable.
 plib_status_t plib_create(const char *name, const plib_create_options_t *options, plib_t **out);
 
-// Removes a heap's file. Who has it open keeps it until closing it. A file that is no heap is left alone.
+// Removes a heap's file, and its lock file if it has one. Who has it open keeps it until closing it. A file that is no heap is
+// left alone.
 //
 // Requires:
 // `name` is a C string.

@@ -1,38 +1,38 @@
 //! Attaching a process to a heap: checked opening, mapping, and registering as a client whose death the others can see.
 //!
-//! ```text
-//! open -> lock byte i of that open file description -> map -> MADV_DONTFORK -> close
-//! ```
-//! From then on the mapping alone keeps the lock, so it ends with this address space and with nothing else. A second
-//! descriptor without locks stays open: to ask about others' locks, and to map the file again in a forked child.
+//! The sign of life is a lock (see [`crate::liveness`]): on the heap file, or on the lock file beside it. Descriptors without
+//! locks stay open: to ask about others' locks, and to open the files again in a forked child.
 
 use crate::error::Error;
+use crate::kept::KeptFile;
+use crate::liveness::Liveness;
 use crate::mapping::{self, Mapping};
 use crate::protection::{Protection, Wanted};
-use crate::{name, process};
+use crate::{lock_file, name, process};
 use plib_core::domain::Isolation;
 use plib_core::gate::{self, Gated};
 use plib_core::layout::Geometry;
 use plib_core::{Client, ClientParams, Fault, Heap, Status};
 use std::fs::{File, Metadata};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-/// The kept descriptor goes to a number that programs seldom reach, so that code which closes or dup2()s low numbers
-/// misses it.
-const KEPT_FD_FROM: libc::c_int = 200;
 const HEADER: usize = 4096;
+/// A heap and its lock file do not fit while somebody makes or removes them. So it is looked more than once, for this many
+/// milliseconds.
+const LOOKS: u32 = 100;
 
 /// What a process keeps of an open heap across fork.
 #[derive(Debug)]
 pub(crate) struct Record {
-    path: PathBuf,
-    device: u64,
-    inode: u64,
-    kept: RawFd,
+    /// The heap file.
+    heap: KeptFile,
+    /// The file beside it that has the lock bytes; None if the heap file has.
+    lock: Option<KeptFile>,
     geometry: Geometry,
     /// Whether the heap is to be guarded.
     isolation: Wanted,
@@ -44,6 +44,7 @@ pub(crate) struct Record {
 pub(crate) struct Attachment {
     pub way: Way,
     pub mapping: Mapping,
+    liveness: Liveness,
     /// Its client slot.
     pub slot: u32,
     pub geometry: Geometry,
@@ -58,25 +59,34 @@ pub(crate) enum Way {
 }
 
 impl Record {
-    /// Opens the file and checks that it is a heap, without mapping it.
-    pub fn open(path: PathBuf, isolation: Wanted) -> Result<Self, Error> {
-        let (file, metadata) = name::open_regular(&path, true)?;
-        let geometry = probe(&file, &metadata, &path)?;
-        let path = std::path::absolute(&path).unwrap_or(path);
-        Ok(Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            kept: keep(file),
-            geometry,
-            isolation,
-            path,
-            mapped: AtomicUsize::new(0),
-        })
+    /// Opens the file, and its lock file, and checks that they are a heap's, without mapping anything.
+    pub fn open(path: &Path, isolation: Wanted) -> Result<Self, Error> {
+        for _ in 0..LOOKS {
+            match Self::look(path, isolation) {
+                Err(Error::LockFile { .. }) => process::pause(Duration::from_millis(1)),
+                other => return other,
+            }
+        }
+        Self::look(path, isolation)
+    }
+
+    fn look(path: &Path, isolation: Wanted) -> Result<Self, Error> {
+        let (file, metadata) = name::open_regular(path, true)?;
+        let geometry = probe(&file, &metadata, path)?;
+        let heap = KeptFile::new(path, true, file, &metadata);
+        let is_beside = geometry.lock_id != [0; 2];
+        let lock = is_beside.then(|| lock_file::open(heap.path(), metadata.uid(), geometry.lock_id)).transpose()?;
+        Ok(Self { heap, lock, geometry, isolation, mapped: AtomicUsize::new(0) })
     }
 
     /// The file's path.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.heap.path()
+    }
+
+    /// The path of the lock file, if there is one.
+    pub fn lock_file(&self) -> Option<PathBuf> {
+        self.lock.as_ref().map(|lock| lock.path().to_path_buf())
     }
 
     /// The heap's map.
@@ -102,18 +112,11 @@ impl Record {
     pub fn attach(&self) -> Result<Attachment, Error> {
         #[cfg(feature = "mutants")]
         plant_from_environment();
-        let io = |doing| move |e| Error::io(doing, &self.path, e);
-        let file = self.reopen()?;
-        let metadata = file.metadata().map_err(io("look at"))?;
-        if !self.is_mine(&metadata) {
-            return Err(Error::NoHeap(self.path.clone()));
-        }
-        // Checked again: a child may attach long after its parent did.
-        let geometry = probe(&file, &metadata, &self.path)?;
+        let path = self.path();
+        let io = |doing| move |e| Error::io(doing, path, e);
         let protection = self.isolation.protection()?;
-        let key = protection.map(Protection::key);
-        let mapping = Mapping::new(file.as_fd(), geometry.size as usize, key).map_err(io("map"))?;
-        mapping.keep_from_children().map_err(io("keep from child processes the mapping of"))?;
+        let mapping = self.map(protection)?;
+        let liveness = self.begin_to_live()?;
         let boot_id = process::boot_id().map_err(io("read the boot id for"))?;
         process::register_barrier();
         let (way, slot) = match protection {
@@ -121,152 +124,126 @@ impl Record {
                 // SAFETY: the mapping covers the checked file, is 2 MiB-aligned, and outlives the client: both are in the
                 // attachment, which gives the client up first.
                 let heap = unsafe { Heap::attach(mapping.base(), mapping.len(), boot_id) };
-                let client = self.register(heap.map_err(|f| Error::fault(&self.path, f))?, &file)?;
+                let client = register(heap.map_err(|f| Error::fault(path, f))?, &liveness, path)?;
                 let slot = client.slot();
                 (Way::Direct(client), slot)
             }
             Some(protection) => {
-                let (gated, slot) = self.register_gated(protection, &mapping, boot_id, &geometry, &file)?;
+                let clients = self.geometry.clients;
+                let (gated, slot) = register_gated(protection, &mapping, boot_id, clients, &liveness, path)?;
                 (Way::Gated(gated, protection), slot)
             }
         };
-        Ok(Attachment { way, mapping, slot, geometry })
+        Ok(Attachment { way, mapping, liveness, slot, geometry: self.geometry })
     }
 
-    /// Takes the first client slot whose lock byte is free: unused slots first, then those of the dead.
-    fn register(&self, heap: Heap, file: &File) -> Result<Client, Error> {
-        let clients = heap.geometry().clients;
-        let unused = (0..clients).filter(|slot| !heap.slot_in_use(*slot));
-        let slots = unused.chain((0..clients).filter(|slot| heap.slot_in_use(*slot)));
-        self.register_in(slots, clients, file, |slot| {
-            let params = ClientParams {
-                slot,
-                pid: process::process_id(),
-                start_time: process::start_time(),
-                pid_namespace: process::pid_namespace(),
-                lock_fd: self.kept,
-                vdso: process::vdso(),
-            };
-            Client::register(heap, params).map_err(|status| Fault {
-                status,
-                field: "client slot",
-                expected: 0,
-                found: 0,
-            })
-        })
-    }
-
-    /// The same through the gate, which takes the mapping in use as well. (Which slots are unused cannot be seen from here.)
-    fn register_gated(
-        &self,
-        protection: &Protection,
-        mapping: &Mapping,
-        boot_id: [u64; 2],
-        geometry: &Geometry,
-        file: &File,
-    ) -> Result<(Gated, u32), Error> {
-        let clients = geometry.clients;
-        let mut place = 0;
-        self.register_in(0..clients, clients, file, |slot| {
-            let wanted = gate::Attach {
-                base: mapping.base() as usize,
-                len: mapping.len(),
-                boot_id,
-                start_time: process::start_time(),
-                pid_namespace: process::pid_namespace(),
-                pid: process::process_id(),
-                slot,
-                lock_fd: self.kept,
-                pad: 0,
-            };
-            loop {
-                let mut gated = protection.gated(place);
-                match gated.attach(&wanted) {
-                    Ok(()) => return Ok((gated, slot)),
-                    Err(Fault { status: Status::Full, .. }) if place < gate::HEAPS as u32 => place += 1,
-                    Err(fault) => return Err(fault),
-                }
-            }
-        })
-    }
-
-    /// Locks the byte of one slot after the other until one can be had and `register` takes it.
-    fn register_in<T>(
-        &self,
-        slots: impl Iterator<Item = u32>,
-        clients: u32,
-        file: &File,
-        mut register: impl FnMut(u32) -> Result<T, Fault>,
-    ) -> Result<T, Error> {
-        for slot in slots {
-            let lock = |kind| lock_byte(file, Heap::lock_offset(slot), kind);
-            match lock(libc::F_WRLCK) {
-                Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => continue,
-                Err(e) => return Err(Error::io("lock a byte of", &self.path, e)),
-                Ok(()) => {}
-            }
-            match register(slot) {
-                Ok(client) => return Ok(client),
-                // Somebody who holds no lock changed the slot meanwhile.
-                Err(Fault { status: Status::Busy, .. }) => {
-                    lock(libc::F_UNLCK).map_err(|e| Error::io("unlock a byte of", &self.path, e))?;
-                }
-                Err(Fault { status: Status::Full, expected, .. }) => {
-                    let remedy = "close some";
-                    return Err(Error::Full { what: "heaps can be open behind the key", limit: expected, remedy });
-                }
-                Err(fault) => return Err(Error::fault(&self.path, fault)),
-            }
+    /// A fresh mapping of the heap, which children of fork do not get.
+    fn map(&self, protection: Option<&Protection>) -> Result<Mapping, Error> {
+        let io = |doing| move |e| Error::io(doing, self.path(), e);
+        let (file, metadata) = self.heap.reopen()?;
+        // Checked again: a child may attach long after its parent did.
+        let geometry = probe(&file, &metadata, self.path())?;
+        if geometry != self.geometry {
+            return Err(Error::NoHeap(self.path().to_path_buf()));
         }
-        let remedy = "close some, or create the heap with more contexts";
-        Err(Error::Full { what: "processes can have this heap open", limit: u64::from(clients), remedy })
+        let key = protection.map(Protection::key);
+        let mapping = Mapping::new(file.as_fd(), geometry.size as usize, key).map_err(io("map"))?;
+        mapping.keep_from_children().map_err(io("keep from child processes the mapping of"))?;
+        Ok(mapping)
     }
 
-    /// A new open file description of the file: by the kept descriptor, or by the path where that is gone.
-    fn reopen(&self) -> Result<File, Error> {
-        let open = |path: &Path, flags| {
-            File::options().read(true).write(true).custom_flags(flags | libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
-        };
-        if self.kept_is_mine()
-            && let Ok(file) = open(Path::new(&format!("/proc/self/fd/{}", self.kept)), 0)
-        {
-            return Ok(file);
-        }
-        name::open_regular(&self.path, true).map(|(file, _)| file)
-    }
-
-    fn is_mine(&self, metadata: &Metadata) -> bool {
-        (metadata.dev(), metadata.ino()) == (self.device, self.inode)
-    }
-
-    /// Whether the program has left the kept descriptor alone.
-    fn kept_is_mine(&self) -> bool {
-        // SAFETY: zeroes are a valid stat, and the kernel fills it in; a closed descriptor is an error.
-        unsafe {
-            let mut stat: libc::stat = std::mem::zeroed();
-            libc::fstat(self.kept, &mut stat) == 0 && (stat.st_dev, stat.st_ino) == (self.device, self.inode)
-        }
+    /// Locks a byte, from here to the end of this address space.
+    fn begin_to_live(&self) -> Result<Liveness, Error> {
+        let locks = self.lock.as_ref().unwrap_or(&self.heap);
+        let (file, _) = locks.reopen().map_err(|e| match e {
+            // The lock file went, and so did the heap.
+            Error::NoHeap(_) => Error::NoHeap(self.path().to_path_buf()),
+            e => e,
+        })?;
+        Liveness::begin(locks, file).map_err(|e| Error::io("lock a byte of", locks.path(), e))
     }
 
     /// The file's owner, group and mode now; None if the program closed the kept descriptor.
     pub fn owner(&self) -> Option<(u32, u32, u32)> {
-        // SAFETY: as in `kept_is_mine`.
-        unsafe {
-            let mut stat: libc::stat = std::mem::zeroed();
-            let mine =
-                libc::fstat(self.kept, &mut stat) == 0 && (stat.st_dev, stat.st_ino) == (self.device, self.inode);
-            mine.then_some((stat.st_uid, stat.st_gid, stat.st_mode))
-        }
+        self.heap.status().map(|stat| (stat.st_uid, stat.st_gid, stat.st_mode))
     }
 }
 
-impl Drop for Record {
-    fn drop(&mut self) {
-        if self.kept_is_mine() {
-            // SAFETY: it is the descriptor that `open` made and that only this record owns.
-            drop(unsafe { OwnedFd::from_raw_fd(self.kept) });
+/// Takes the first client slot that can be had: unused ones first, then those of the dead. Needs the mapped heap and a lock
+/// byte, and no permission for the heap's file.
+fn register(heap: Heap, liveness: &Liveness, path: &Path) -> Result<Client, Error> {
+    let clients = heap.geometry().clients;
+    let unused = (0..clients).filter(|slot| !heap.slot_in_use(*slot));
+    register_in(unused.chain(0..clients), clients, path, |slot| {
+        let params = ClientParams {
+            slot,
+            lock_byte: liveness.lock_byte,
+            pid: process::process_id(),
+            start_time: process::start_time(),
+            pid_namespace: process::pid_namespace(),
+            lock_fd: liveness.lock_fd,
+            vdso: process::vdso(),
+        };
+        let refused = |status| Fault { status, field: "client slot", expected: 0, found: 0 };
+        Client::register(heap, params).map_err(refused)
+    })
+}
+
+/// The same through the gate, which takes the mapping in use as well. (Which slots are unused cannot be seen from here.)
+fn register_gated(
+    protection: &Protection,
+    mapping: &Mapping,
+    boot_id: [u64; 2],
+    clients: u32,
+    liveness: &Liveness,
+    path: &Path,
+) -> Result<(Gated, u32), Error> {
+    let mut place = 0;
+    register_in(0..clients, clients, path, |slot| {
+        let wanted = gate::Attach {
+            base: mapping.base() as usize,
+            len: mapping.len(),
+            boot_id,
+            start_time: process::start_time(),
+            pid_namespace: process::pid_namespace(),
+            lock_byte: liveness.lock_byte,
+            pid: process::process_id(),
+            slot,
+            lock_fd: liveness.lock_fd,
+            pad: 0,
+        };
+        loop {
+            let mut gated = protection.gated(place);
+            match gated.attach(&wanted) {
+                Ok(()) => return Ok((gated, slot)),
+                Err(Fault { status: Status::Full, .. }) if place < gate::HEAPS as u32 => place += 1,
+                Err(fault) => return Err(fault),
+            }
+        }
+    })
+}
+
+/// Tries one slot after the other until `register` gets it.
+fn register_in<T>(
+    slots: impl Iterator<Item = u32>,
+    clients: u32,
+    path: &Path,
+    mut register: impl FnMut(u32) -> Result<T, Fault>,
+) -> Result<T, Error> {
+    for slot in slots {
+        match register(slot) {
+            Ok(client) => return Ok(client),
+            // A living client's.
+            Err(Fault { status: Status::Busy, .. }) => {}
+            Err(Fault { status: Status::Full, expected, .. }) => {
+                let remedy = "close some";
+                return Err(Error::Full { what: "heaps can be open behind the key", limit: expected, remedy });
+            }
+            Err(fault) => return Err(Error::fault(path, fault)),
         }
     }
+    let remedy = "close some, or create the heap with more contexts";
+    Err(Error::Full { what: "processes can have this heap open", limit: u64::from(clients), remedy })
 }
 
 impl Attachment {
@@ -276,13 +253,11 @@ impl Attachment {
             Way::Direct(client) => client.unregister(),
             Way::Gated(mut gated, _) => {
                 if gated.detach().is_err() {
-                    // A call on another heap keeps its seat for long: this heap's mapping must stay with its client.
-                    std::mem::forget(self.mapping);
-                    return;
+                    // A call on another heap keeps its seat for long: this heap's mapping and lock stay with its client.
+                    std::mem::forget((self.mapping, self.liveness));
                 }
             }
         }
-        drop(self.mapping);
     }
 
     /// What keeps the program out of the heap between calls.
@@ -319,16 +294,6 @@ fn plant_from_environment() {
     plant(*mutant);
 }
 
-/// Moves a descriptor out of the way of the program's own.
-fn keep(file: File) -> RawFd {
-    // SAFETY: takes a descriptor and numbers only.
-    match process::checked(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, KEPT_FD_FROM) }) {
-        Ok(high) => high,
-        // The limit of open files is lower than that; any number works.
-        Err(_) => file.into_raw_fd(),
-    }
-}
-
 /// Reads and checks the header page. Nothing of the file is trusted, and nothing of it is mapped.
 fn probe(file: &File, metadata: &Metadata, path: &Path) -> Result<Geometry, Error> {
     let mut page = [0; HEADER];
@@ -343,16 +308,196 @@ fn probe(file: &File, metadata: &Metadata, path: &Path) -> Result<Geometry, Erro
     Heap::probe(&page, metadata.len()).map_err(|fault| Error::fault(path, fault))
 }
 
-/// Locks or unlocks one byte for the file's open file description.
-fn lock_byte(file: &File, offset: u64, kind: libc::c_int) -> io::Result<()> {
-    let lock = libc::flock {
-        l_type: kind as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: offset as libc::off_t,
-        l_len: 1,
-        // Must be 0 for these locks.
-        l_pid: 0,
-    };
-    // SAFETY: `lock` is a valid struct flock.
-    process::checked(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) }).map(drop)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Cache, CreateOptions};
+    use plib_core::user::{In, Out};
+    use plib_core::{ContextId, Mode};
+    use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
+    use std::os::unix::fs::PermissionsExt;
+
+    /// A user who may not open the heap.
+    const NOBODY: u32 = 65534;
+    const KEY: &[u8] = b"key";
+
+    /// Forks; the child ends well only if `act` does.
+    fn fork(act: impl FnOnce()) -> libc::pid_t {
+        // SAFETY: the child uses what is made to be used in one, and ends without running anything of the parent's.
+        unsafe {
+            match libc::fork() {
+                0 => {
+                    libc::alarm(60);
+                    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(act));
+                    libc::_exit(i32::from(outcome.is_err()))
+                }
+                pid => {
+                    assert!(pid > 0);
+                    pid
+                }
+            }
+        }
+    }
+
+    /// The status that it ends with, after SIGKILL if it is to be killed.
+    fn end(pid: libc::pid_t, kill: bool) -> i32 {
+        let mut status = 0;
+        // SAFETY: a child of ours that nobody has waited for.
+        unsafe {
+            assert!(!kill || libc::kill(pid, libc::SIGKILL) == 0);
+            assert_eq!(libc::waitpid(pid, &mut status, 0), pid);
+        }
+        status
+    }
+
+    fn tell(mut pipe: &PipeWriter) {
+        pipe.write_all(b".").expect("tell");
+    }
+
+    fn wait(mut pipe: &PipeReader) {
+        pipe.read_exact(&mut [0]).expect("the other one is gone");
+    }
+
+    /// A client whose process was given a mapping of the heap, and can open the lock file alone.
+    struct Given {
+        client: Client,
+        context: ContextId,
+        _liveness: Liveness,
+    }
+
+    impl Given {
+        fn new(mapping: &Mapping, lock: &KeptFile, path: &Path) -> Self {
+            let (file, _) = lock.reopen().expect("open the lock file again");
+            let liveness = Liveness::begin(lock, file).expect("lock a byte");
+            let boot_id = process::boot_id().expect("boot id");
+            // SAFETY: the mapping is a heap's, and stays.
+            let heap = unsafe { Heap::attach(mapping.base(), mapping.len(), boot_id) }.expect("a heap");
+            let client = register(heap, &liveness, path).expect("register");
+            let context = client.claim_context(process::thread_id()).expect("a context");
+            Self { client, context, _liveness: liveness }
+        }
+
+        fn exchange(&self, old: &[u8], new: &[u8]) {
+            let mut buf = [0; 100];
+            // SAFETY: the context is this thread's, and all pointers are to slices.
+            let (got, stored) = unsafe {
+                let mut session = self.client.session(self.context);
+                let got = session.get(In::new(KEY), Out::new(&mut buf));
+                (got, session.store(Mode::Set, In::new(KEY), In::new(new), 0, 0))
+            };
+            assert_eq!(&buf[..got.expect("get").info.value_len], old);
+            stored.expect("set");
+        }
+
+        fn reap(&self) -> u32 {
+            // SAFETY: as above.
+            unsafe { self.client.session(self.context) }.reap().expect("reap")
+        }
+    }
+
+    fn become_nobody() {
+        // SAFETY: only this process, a forked child, changes.
+        let gone = unsafe { libc::setgroups(0, std::ptr::null()) | libc::setgid(NOBODY) | libc::setuid(NOBODY) };
+        assert_eq!(gone, 0);
+    }
+
+    fn is_alive(cache: &Cache, pid: libc::pid_t) -> bool {
+        let clients = cache.clients().expect("clients");
+        clients.iter().find(|client| client.pid == pid as u32).expect("it is a client").alive
+    }
+
+    /// Root's process has the heap open. A child that has only the mapping drops its rights, registers, and forks a child that
+    /// does the same; the latter sees the death of the former and recovers it, and root's sees both.
+    #[test]
+    fn a_process_that_cannot_open_the_heap_can_be_its_client() {
+        if process::user() != 0 {
+            eprintln!("left out: a launcher heap wants root to make it");
+            return;
+        }
+        let dir = tempfile::Builder::new().prefix("plib-attach-").tempdir_in("/dev/shm").expect("a directory");
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).expect("chmod");
+        let path = dir.path().join("heap");
+        let cache = Cache::create(&path, &CreateOptions::new(16 << 20)).expect("create");
+        cache.set(KEY, b"root's", 0, 0).expect("set");
+        let (file, metadata) = name::open_regular(&path, true).expect("open");
+        let geometry = probe(&file, &metadata, &path).expect("a heap");
+        // As a launcher's: its children inherit it.
+        let mapping = Mapping::new(file.as_fd(), geometry.size as usize, None).expect("map");
+        drop(file);
+        let [(told, telling), (grandchild_told, grandchild_telling)] = [(); 2].map(|()| pipe().expect("a pipe"));
+        let (go, going) = pipe().expect("a pipe");
+
+        let child = fork(|| {
+            become_nobody();
+            let opened = Cache::open(&path).map(drop);
+            assert!(matches!(opened, Err(Error::Permission { .. })), "{opened:?}");
+            let inherited = cache.get(KEY);
+            assert!(matches!(inherited, Err(Error::Permission { .. })), "{inherited:?}");
+            let lock = lock_file::open(&path, 0, geometry.lock_id).expect("the lock file");
+            let me = Given::new(&mapping, &lock, &path);
+            me.exchange(b"root's", b"nobody's");
+            let grandchild = fork(|| {
+                let me = Given::new(&mapping, &lock, &path);
+                me.exchange(b"nobody's", b"nobody's child's");
+                tell(&grandchild_telling);
+                wait(&go);
+                assert_eq!(me.reap(), 1, "my parent is dead, and had a context");
+                assert_eq!(me.reap(), 0, "nobody else is");
+                tell(&grandchild_telling);
+                std::thread::sleep(Duration::from_secs(60));
+            });
+            (&telling).write_all(&grandchild.to_le_bytes()).expect("tell");
+            std::thread::sleep(Duration::from_secs(60));
+        });
+        let mut number = [0; 4];
+        (&told).read_exact(&mut number).expect("the grandchild's pid");
+        let grandchild = libc::pid_t::from_le_bytes(number);
+        wait(&grandchild_told);
+        assert!(is_alive(&cache, child) && is_alive(&cache, grandchild));
+        assert_eq!(cache.reap().expect("reap"), 0, "all are alive");
+        assert!(libc::WIFSIGNALED(end(child, true)));
+        assert!(!is_alive(&cache, child), "the child that goes on keeps its dead parent alive");
+        assert!(is_alive(&cache, grandchild));
+        tell(&going);
+        wait(&grandchild_told);
+        assert!(cache.clients().expect("clients").iter().all(|client| client.pid != child as u32));
+        // SAFETY: it sleeps, so the pid is its own.
+        assert_eq!(unsafe { libc::kill(grandchild, libc::SIGKILL) }, 0);
+        let begin = std::time::Instant::now();
+        // It is not ours to wait for.
+        while is_alive(&cache, grandchild) {
+            assert!(begin.elapsed() < Duration::from_secs(10), "a killed process seems alive");
+            process::pause(Duration::from_millis(1));
+        }
+        assert_eq!(cache.reap().expect("reap"), 1);
+        assert_eq!(cache.get(KEY).expect("get").expect("item").value, b"nobody's child's");
+        assert_eq!(cache.clients().expect("clients").len(), 1);
+        let found = cache.check().expect("check").findings;
+        assert!(found.is_empty(), "{found:?}");
+    }
+
+    /// One that was stopped or killed on its way in, with its byte locked and no slot yet, is in nobody's way.
+    #[test]
+    fn who_has_not_come_in_yet_takes_no_slot_and_hides_no_death() {
+        let dir = tempfile::Builder::new().prefix("plib-attach-").tempdir_in("/dev/shm").expect("a directory");
+        for (name, mode) in [("beside", 0o600), ("inside", 0o660)] {
+            let path = dir.path().join(name);
+            let cache = Cache::create(&path, &CreateOptions::new(16 << 20).contexts(4).mode(mode)).expect("create");
+            let record = Record::open(&path, Wanted::new(Isolation::None, Isolation::None).expect("no condition"))
+                .expect("open");
+            let undecided: Vec<_> = (0..100).map(|_| record.begin_to_live().expect("lock a byte")).collect();
+            let others: Vec<_> = (0..3).map(|_| Cache::open(&path).expect("a slot is free")).collect();
+            assert!(matches!(Cache::open(&path), Err(Error::Full { limit: 4, .. })));
+            drop(others);
+            let child = fork(|| {
+                let cache = Cache::open(&path).expect("open");
+                cache.set(KEY, b"child's", 0, 0).expect("set");
+                std::process::abort();
+            });
+            assert!(libc::WIFSIGNALED(end(child, false)));
+            assert!(!is_alive(&cache, child));
+            assert_eq!(cache.reap().expect("reap"), 1);
+            drop(undecided);
+        }
+    }
 }

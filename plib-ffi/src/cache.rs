@@ -24,18 +24,26 @@ pub struct Cache {
 /// What a program wants of a heap that it opens.
 #[derive(Clone, Debug)]
 pub struct OpenOptions {
-    isolation: Isolation,
+    least: Isolation,
+    most: Isolation,
 }
 
 impl OpenOptions {
-    /// Any isolation will do.
+    /// Whatever isolation this machine can give, none if need be.
     pub fn new() -> Self {
-        Self { isolation: Isolation::None }
+        Self { least: Isolation::None, most: Isolation::Sealed }
     }
 
-    /// The least isolation that the program accepts. (`PLIB_ISOLATION` can only ask for more.)
+    /// The least isolation that the program accepts.
     pub fn isolation(mut self, least: Isolation) -> Self {
-        self.isolation = least;
+        self.least = least;
+        self
+    }
+
+    /// The most that it has use for: isolation costs time. What it accepts at least, or `PLIB_ISOLATION` asks for, it gets all the
+    /// same.
+    pub fn isolation_at_most(mut self, most: Isolation) -> Self {
+        self.most = most;
         self
     }
 }
@@ -70,7 +78,7 @@ impl Cache {
     /// # Errors
     /// [`Error::AlreadyExists`], [`Error::NoSpace`], [`Error::OutOfRange`], [`Error::Permission`] and others.
     pub fn create(name: impl AsRef<OsStr>, options: &CreateOptions) -> Result<Self, Error> {
-        let isolation = Wanted::new(Isolation::None)?;
+        let isolation = Wanted::new(Isolation::None, Isolation::Sealed)?;
         let path = create::create(name.as_ref(), options)?;
         Ok(Self { key: handle::open(path, isolation)? })
     }
@@ -89,12 +97,12 @@ impl Cache {
     /// # Errors
     /// As [`Cache::open`], and [`Error::Isolation`].
     pub fn open_with(name: impl AsRef<OsStr>, options: &OpenOptions) -> Result<Self, Error> {
-        let isolation = Wanted::new(options.isolation)?;
+        let isolation = Wanted::new(options.least, options.most)?;
         let path = name::checked_path(name.as_ref())?;
         Ok(Self { key: handle::open(path, isolation)? })
     }
 
-    /// Removes a heap's file. Who has it open keeps it until closing it.
+    /// Removes a heap's file, and its lock file if it has one. Who has it open keeps it until closing it.
     ///
     /// # Errors
     /// [`Error::NotAHeap`] for any other file, [`Error::NoHeap`], [`Error::Permission`].

@@ -1,16 +1,19 @@
 //! Making a heap file: complete, with its space reserved, before its name appears.
+//!
+//! A heap that root makes for root alone is a *launcher heap*: its clients' lock bytes are in a file beside it (see
+//! [`crate::lock_file`]), so that processes can be its clients which are given its mapping and cannot open it. The header says so,
+//! whatever becomes of the file's mode later.
 
+use crate::draft::{Draft, OWNER_ONLY};
 use crate::error::Error;
 use crate::mapping::Mapping;
-use crate::room::Room;
-use crate::{name, pages, process};
+use crate::{lock_file, name, pages, process};
 use plib_core::Heap;
 use plib_core::layout::{CreateParams, Geometry, ITEM_SIZE_MAX_DEFAULT};
 use std::ffi::{CString, OsStr};
 use std::fs::{self, File, Permissions};
-use std::io;
-use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// How a heap is to be made.
@@ -30,8 +33,8 @@ pub struct CreateOptions {
     huge: bool,
 }
 
-/// Readable and writable for the owner alone.
-const DEFAULT_MODE: u32 = 0o600;
+/// Those of group and others.
+const OTHERS: u32 = 0o077;
 const PERMISSION_BITS: u32 = 0o777;
 
 impl CreateOptions {
@@ -40,7 +43,7 @@ impl CreateOptions {
     pub fn new(size: u64) -> Self {
         // A heap may give at most a quarter of itself to one item; a small one takes less than the default.
         let item_size_max = ITEM_SIZE_MAX_DEFAULT.min(u32::try_from(size / 4).unwrap_or(u32::MAX)).max(1024);
-        Self { size, item_size_max, contexts: 0, mode: DEFAULT_MODE, group: None, huge: false }
+        Self { size, item_size_max, contexts: 0, mode: OWNER_ONLY, group: None, huge: false }
     }
 
     /// The largest item (32 bytes of header, key and value), 1 KiB to 128 MiB and at most a quarter of the heap.
@@ -55,7 +58,8 @@ impl CreateOptions {
         self
     }
 
-    /// The file's permission bits, as of chmod; whoever can read and write the file can use the heap.
+    /// The file's permission bits, as of chmod; whoever can read and write the file can use the heap. A heap that root makes for
+    /// itself alone (0600, the default) has its clients' locks in a file `NAME.lock` beside it, which everybody may read.
     pub fn mode(mut self, mode: u32) -> Self {
         self.mode = mode;
         self
@@ -72,11 +76,16 @@ impl CreateOptions {
         self.huge = huge;
         self
     }
+
+    fn is_for_launcher(&self) -> bool {
+        process::user() == 0 && self.mode & OTHERS == 0
+    }
 }
 
 /// Makes the file of a heap and gives its path.
 pub(crate) fn create(name: &OsStr, options: &CreateOptions) -> Result<PathBuf, Error> {
     let path = name::checked_path(name)?;
+    check_lock_name(name, options)?;
     if options.mode & !PERMISSION_BITS != 0 {
         return Err(Error::OutOfRange {
             field: "mode",
@@ -85,14 +94,13 @@ pub(crate) fn create(name: &OsStr, options: &CreateOptions) -> Result<PathBuf, E
         });
     }
     let group = options.group.as_deref().map(group_id).transpose()?;
-    let geometry = Geometry::new(&params(options)).map_err(|fault| Error::fault(&path, fault))?;
+    let geometry = Geometry::new(&params(options, [0; 2])).map_err(|fault| Error::fault(&path, fault))?;
     name::prepare_directory(name)?;
     if fs::symlink_metadata(&path).is_ok() {
         return Err(Error::AlreadyExists(path));
     }
     let draft = Draft::new(&path)?;
-    reserve(&draft.file, geometry.size, &path)?;
-    fill(&draft.file, &geometry, options, &path)?;
+    draft.reserve(geometry.size, &path)?;
     if let Some(group) = group {
         std::os::unix::fs::fchown(&draft.file, None, Some(group))
             .map_err(|e| Error::io("set the group of", &path, e))?;
@@ -101,11 +109,43 @@ pub(crate) fn create(name: &OsStr, options: &CreateOptions) -> Result<PathBuf, E
         .file
         .set_permissions(Permissions::from_mode(options.mode))
         .map_err(|e| Error::io("set the mode of", &path, e))?;
+    let lock = options.is_for_launcher().then(|| lock_file::provide(&path)).transpose()?;
+    fill(&draft.file, &geometry, options, lock.as_ref().map_or([0; 2], |lock| lock.id), &path)?;
     draft.publish(&path)?;
-    Ok(path)
+    match lock {
+        // Whoever removed a heap of this name meanwhile took the lock file with it; so this one is removed, too.
+        Some(lock) if !lock.is_there() => {
+            take_back(&draft.file, &path);
+            Err(Error::NoHeap(path))
+        }
+        _ => Ok(path),
+    }
 }
 
-fn params(options: &CreateOptions) -> CreateParams {
+/// A heap and a lock file must not get into each other's way.
+fn check_lock_name(name: &OsStr, options: &CreateOptions) -> Result<(), Error> {
+    let refused = |why| Err(Error::Name { name: name.to_string_lossy().into_owned(), why });
+    if lock_file::is_name(name) {
+        return refused("it ends with '.lock', as the lock files of heaps do");
+    }
+    if options.is_for_launcher() && name::checked_path(lock_file::path_of(name.as_ref()).as_os_str()).is_err() {
+        return refused("it is longer than 250 bytes, and with '.lock' behind it it must be the name of a file, too");
+    }
+    Ok(())
+}
+
+/// Removes a heap that nobody can open.
+fn take_back(file: &File, path: &Path) {
+    let is = |a: fs::Metadata, b: fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+    if let (Ok(ours), Ok(there)) = (file.metadata(), fs::symlink_metadata(path))
+        && is(ours, there)
+    {
+        // If it cannot be removed, `plib destroy` says why.
+        let _ = fs::remove_file(path);
+    }
+}
+
+fn params(options: &CreateOptions, lock_id: [u64; 2]) -> CreateParams {
     CreateParams {
         size: options.size,
         item_size_max: options.item_size_max,
@@ -113,16 +153,23 @@ fn params(options: &CreateOptions) -> CreateParams {
         secret: [0; 4],
         boot_id: [0; 2],
         created: process::unix_now(),
+        lock_id,
     }
 }
 
 /// Writes the empty heap into the reserved file.
-fn fill(file: &File, geometry: &Geometry, options: &CreateOptions, path: &Path) -> Result<(), Error> {
+fn fill(
+    file: &File,
+    geometry: &Geometry,
+    options: &CreateOptions,
+    lock_id: [u64; 2],
+    path: &Path,
+) -> Result<(), Error> {
     let io = |doing| move |e| Error::io(doing, path, e);
     let params = CreateParams {
         secret: process::secret().map_err(io("get random numbers for"))?,
         boot_id: process::boot_id().map_err(io("read the boot id for"))?,
-        ..params(options)
+        ..params(options, lock_id)
     };
     let mapping = Mapping::new(file.as_fd(), geometry.size as usize, None).map_err(io("map"))?;
     if options.huge {
@@ -130,27 +177,6 @@ fn fill(file: &File, geometry: &Geometry, options: &CreateOptions, path: &Path) 
     }
     // SAFETY: the mapping is fresh, zero-filled by fallocate, 2 MiB-aligned, and the file has no name yet.
     unsafe { Heap::format(mapping.base(), mapping.len(), &params) }.map_err(|fault| Error::fault(path, fault))
-}
-
-/// Reserves the space, so that running out of it is an error here and not a signal later.
-fn reserve(file: &File, size: u64, path: &Path) -> Result<(), Error> {
-    let Room { free, block } = Room::beside(file.as_fd()).map_err(|e| Error::io("ask about the room for", path, e))?;
-    let wanted = size.next_multiple_of(block.max(1));
-    let no_space = || Error::NoSpace { path: path.to_path_buf(), wanted, free };
-    if wanted > free {
-        return Err(no_space());
-    }
-    loop {
-        // SAFETY: takes a descriptor and numbers only.
-        match process::checked(unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, wanted as i64) }) {
-            Ok(_) => return Ok(()),
-            Err(e) => match e.raw_os_error() {
-                Some(libc::EINTR) => {}
-                Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG | libc::ENOMEM) => return Err(no_space()),
-                _ => return Err(Error::io("reserve the space of", path, e)),
-            },
-        }
-    }
 }
 
 /// The number of a group given by name or number.
@@ -173,62 +199,6 @@ fn group_id(group: &str) -> Result<u32, Error> {
             libc::ERANGE => text.resize(text.len() * 2, 0),
             0 if !found.is_null() => return Ok(record.gr_gid),
             _ => return Err(unknown()),
-        }
-    }
-}
-
-/// A file that has no name yet, or, where the file system cannot do that, a hidden one.
-struct Draft {
-    file: File,
-    hidden: Option<PathBuf>,
-}
-
-impl Draft {
-    fn new(path: &Path) -> Result<Self, Error> {
-        let dir = match path.parent() {
-            Some(dir) if dir != Path::new("") => dir,
-            _ => Path::new("."),
-        };
-        let open = |flags, at: &Path, new| {
-            File::options().read(true).write(true).create_new(new).mode(DEFAULT_MODE).custom_flags(flags).open(at)
-        };
-        match open(libc::O_TMPFILE, dir, false) {
-            Ok(file) => Ok(Self { file, hidden: None }),
-            Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR)) => {
-                let random = process::secret().map_err(|e| Error::io("get random numbers for", path, e))?;
-                let hidden = dir.join(format!(".plib-new-{:016x}", random[0]));
-                let file = open(libc::O_NOFOLLOW, &hidden, true).map_err(|e| Error::io("create", &hidden, e))?;
-                Ok(Self { file, hidden: Some(hidden) })
-            }
-            Err(e) => Err(Error::io("create a file for", path, e)),
-        }
-    }
-
-    /// Gives the file its name; an error if there is a file of that name.
-    fn publish(self, path: &Path) -> Result<(), Error> {
-        let linked = match &self.hidden {
-            Some(hidden) => fs::hard_link(hidden, path),
-            None => self.link_open_file(path),
-        };
-        linked.map_err(|e| Error::io("give its name to", path, e))
-    }
-
-    fn link_open_file(&self, path: &Path) -> io::Result<()> {
-        let from = process::c_path(Path::new(&format!("/proc/self/fd/{}", self.file.as_raw_fd())))?;
-        let to = process::c_path(path)?;
-        // SAFETY: both are C strings that live through the call.
-        let result = unsafe {
-            libc::linkat(libc::AT_FDCWD, from.as_ptr(), libc::AT_FDCWD, to.as_ptr(), libc::AT_SYMLINK_FOLLOW)
-        };
-        process::checked(result).map(drop)
-    }
-}
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        if let Some(hidden) = &self.hidden {
-            // Its name was never the heap's; a failure leaves a file that `ls -a` shows.
-            let _ = fs::remove_file(hidden);
         }
     }
 }

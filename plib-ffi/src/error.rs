@@ -134,6 +134,17 @@ pub enum Error {
         /// What shows it.
         what: String,
     },
+    /// The file beside a heap in which its clients' locks are is not the one that was made for it.
+    #[error(
+        "{} is not the lock file that its heap needs: {what}; put it back as it was, or destroy the heap and create it \
+         again", path.display()
+    )]
+    LockFile {
+        /// The lock file.
+        path: PathBuf,
+        /// What shows it.
+        what: String,
+    },
     /// The heap was made by a build with another layout.
     #[error(
         "{} has another layout: {field} is {found:#x}, this build needs {expected:#x}; use the plib that made it, or \
@@ -227,7 +238,7 @@ impl Error {
             Self::NoSpace { .. } => Status::NoSpace,
             Self::NotAHeap { .. } => Status::NotAHeap,
             Self::Layout { .. } => Status::Layout,
-            Self::Damaged { .. } | Self::DamagedWithin => Status::Damaged,
+            Self::Damaged { .. } | Self::DamagedWithin | Self::LockFile { .. } => Status::Damaged,
             Self::Dirty(_) => Status::Dirty,
             Self::Full { .. } => Status::Full,
             Self::Io { .. } => Status::Io,
@@ -262,6 +273,7 @@ impl Error {
             | Self::Permission { .. }
             | Self::NoSpace { .. }
             | Self::NotAHeap { .. }
+            | Self::LockFile { .. }
             | Self::Layout { .. }
             | Self::Damaged { .. }
             | Self::Dirty(_)

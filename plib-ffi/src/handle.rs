@@ -44,7 +44,7 @@ const fn index_of(key: u64) -> usize {
 
 /// Opens the heap at `path` in this process.
 pub(crate) fn open(path: PathBuf, isolation: Wanted) -> Result<u64, Error> {
-    let record = Record::open(path, isolation)?;
+    let record = Record::open(&path, isolation)?;
     World::get_or_make().map_err(|e| Error::io("get memory for", record.path(), e))?;
     let opening = World::lock_opening().ok_or(Error::Interrupted)??;
     let free = TABLE.iter().position(|e| e.record.load(Ordering::Relaxed).is_null());
@@ -162,7 +162,7 @@ pub(crate) fn close(key: u64) -> bool {
         return true;
     }
     // Nobody who opens or forks need wait for those who are inside.
-    drop(opening);
+    let guard = guard.outlive(opening);
     if !claim::retire_all(guard, index, sp) {
         // A thread is stuck inside: file, mapping and table entry stay as they are until the process ends.
         return true;

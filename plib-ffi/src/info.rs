@@ -16,6 +16,8 @@ use std::path::PathBuf;
 pub struct HeapInfo {
     /// The file.
     pub path: PathBuf,
+    /// The file beside it in which its clients' locks are; None if they are in the heap's own.
+    pub lock_file: Option<PathBuf>,
     /// Bytes of the heap.
     pub size: u64,
     /// Superblocks of 64 KiB for items and index.
@@ -61,6 +63,7 @@ pub(crate) fn describe(record: &Record, inside: Option<&Inside>) -> HeapInfo {
     let (uid, gid, mode) = record.owner().unwrap_or_default();
     HeapInfo {
         path: record.path().to_path_buf(),
+        lock_file: record.lock_file(),
         size: geometry.size,
         superblocks: geometry.superblocks,
         contexts: geometry.contexts,
@@ -79,6 +82,7 @@ impl Default for HeapInfo {
     fn default() -> Self {
         Self {
             path: PathBuf::new(),
+            lock_file: None,
             size: 0,
             superblocks: 0,
             contexts: 0,

@@ -34,9 +34,11 @@
 //! | `cache`, `batch`, `scan`, `info` | the Rust API |
 //! | `sweep`, `watch` | finding owners that are frozen, and what is done about them |
 //! | `c` | the C ABI, `plib.h` |
-//! | `name`, `create`, `attach` | heap files: where they are, how one is made and mapped |
+//! | `name`, `create`, `draft`, `attach`, `kept` | heap files: where they are, how one is made, mapped, and found again |
+//! | `liveness`, `lock_file` | the lock by which others see that this process lives, and the file that it may be in |
 //! | `world`, `claim`, `handle` | what a process knows of its open heaps, and its threads of their op contexts |
 //! | `stack`, `quiet` | what signal handlers and cancellation may do to a thread, and may not |
+//! | `image` | the trusted image, which alone runs with the protection key open |
 //! | `protection`, `signals` | the protection key and the vault behind it; signal handlers that come during a call |
 //! | `process`, `other_process`, `mapping`, `pages`, `room` | the operating system |
 #![warn(missing_docs)]
@@ -47,9 +49,15 @@ mod c;
 mod cache;
 mod claim;
 mod create;
+mod draft;
 mod error;
 mod handle;
+#[doc(hidden)]
+pub mod image;
 mod info;
+mod kept;
+mod liveness;
+mod lock_file;
 mod mapping;
 mod name;
 mod other_process;

@@ -17,12 +17,18 @@ const PAGE: usize = 4096;
 pub(crate) struct Mapping {
     base: *mut u8,
     len: usize,
+    /// Bytes that are mapped: whole pages.
+    mapped: usize,
 }
 
 impl Mapping {
     /// Maps `len` bytes of the file, which must have as many, behind `key` if one is given.
     pub fn new(file: BorrowedFd<'_>, len: usize, key: Option<ProtectionKey>) -> io::Result<Self> {
-        let reserved = len.checked_add(ALIGNMENT).ok_or(io::ErrorKind::InvalidInput)?;
+        // hugetlbfs maps whole pages of its size, at multiples of it.
+        let unit = room::huge_page(file)?.unwrap_or(PAGE);
+        let alignment = unit.max(ALIGNMENT);
+        let wanted = len.checked_next_multiple_of(unit).ok_or(io::ErrorKind::InvalidInput)?;
+        let reserved = wanted.checked_add(alignment).ok_or(io::ErrorKind::InvalidInput)?;
         let failed = |at| if at == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(at as usize) };
         // SAFETY: reserves fresh addresses.
         let start = failed(unsafe {
@@ -35,7 +41,7 @@ impl Mapping {
                 0,
             )
         })?;
-        let base = start.next_multiple_of(ALIGNMENT);
+        let base = start.next_multiple_of(alignment);
         // SAFETY: the range lies within the one just reserved, which nobody else knows of.
         let mapped = failed(unsafe {
             let open = libc::PROT_READ | libc::PROT_WRITE;
@@ -43,8 +49,7 @@ impl Mapping {
             let protection = if key.is_some() { libc::PROT_NONE } else { open };
             libc::mmap(base as *mut _, len, protection, libc::MAP_SHARED | libc::MAP_FIXED, file.as_raw_fd(), 0)
         });
-        // A huge-page file rounds its mapping up; nothing of it is given back here.
-        let end = base + len.next_multiple_of(if mapped.is_ok() && is_huge(file) { ALIGNMENT } else { PAGE });
+        let end = base + wanted;
         // SAFETY: what remains of the reservation on both sides (or all of it, after a failure).
         unsafe {
             if mapped.is_err() {
@@ -58,15 +63,15 @@ impl Mapping {
                 }
             }
         }
-        let mapping = mapped.map(|base| Self { base: base as *mut u8, len })?;
+        let mapping = mapped.map(|base| Self { base: base as *mut u8, len, mapped: wanted })?;
         if let Some(key) = key {
             // SAFETY: the mapping is ours, and nobody knows of it.
-            unsafe { guard(key, mapping.base, end - base)? };
+            unsafe { guard(key, mapping.base, mapping.mapped)? };
         }
         Ok(mapping)
     }
 
-    /// Keeps the mapping out of children of fork, so that its file's lock ends with this address space.
+    /// Keeps the mapping out of children of fork.
     pub fn keep_from_children(&self) -> io::Result<()> {
         self.advise(libc::MADV_DONTFORK)
     }
@@ -74,7 +79,7 @@ impl Mapping {
     /// madvise on the whole mapping.
     pub fn advise(&self, advice: libc::c_int) -> io::Result<()> {
         // SAFETY: the range is this mapping, and no advice used here changes its contents.
-        let result = unsafe { libc::madvise(self.base.cast(), self.len, advice) };
+        let result = unsafe { libc::madvise(self.base.cast(), self.mapped, advice) };
         crate::process::checked(result).map(drop)
     }
 
@@ -113,14 +118,9 @@ pub(crate) fn fence(base: usize, len: usize) {
     }
 }
 
-/// Whether the file is on hugetlbfs.
-fn is_huge(file: BorrowedFd<'_>) -> bool {
-    room::unit(file).is_ok_and(|unit| unit as usize >= ALIGNMENT)
-}
-
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours, and whoever drops it has no pointers into it left.
-        unsafe { libc::munmap(self.base.cast(), self.len) };
+        unsafe { libc::munmap(self.base.cast(), self.mapped) };
     }
 }

@@ -1,6 +1,7 @@
 //! Heap names and where their files are.
 
 use crate::error::Error;
+use crate::lock_file;
 use plib_core::layout::MAGIC;
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -126,16 +127,19 @@ pub(crate) fn list() -> Result<Vec<PathBuf>, Error> {
     Ok(heaps)
 }
 
-/// Removes a heap's file. Processes that have it open keep it until they close it.
+/// Removes a heap's file, and its lock file before (see there). Processes that have it open keep it until they close it.
 pub(crate) fn destroy(name: &OsStr) -> Result<(), Error> {
     let path = checked_path(name)?;
-    let (file, _) = open_regular(&path, false)?;
+    let (file, metadata) = open_regular(&path, false)?;
     if !has_magic(&file) {
-        return Err(Error::NotAHeap {
-            path,
-            what: "it does not start with a heap's magic; remove it yourself if you mean it".into(),
-        });
+        let what = if lock_file::has_magic(&file) {
+            "it is the lock file of one, and goes with its heap"
+        } else {
+            "it does not start with a heap's magic; remove it yourself if you mean it"
+        };
+        return Err(Error::NotAHeap { path, what: what.into() });
     }
+    lock_file::remove(&path, metadata.uid())?;
     fs::remove_file(&path).map_err(|e| missing("remove", &path, e))
 }
 

@@ -36,6 +36,12 @@ pub(crate) fn pause(time: Duration) {
     unsafe { libc::syscall(libc::SYS_nanosleep, &raw const time, 0) };
 }
 
+/// The user whose rights this process has.
+pub(crate) fn user() -> u32 {
+    // SAFETY: takes nothing and cannot fail.
+    unsafe { libc::geteuid() }
+}
+
 /// This process's id.
 pub(crate) fn process_id() -> u32 {
     // SAFETY: takes nothing and cannot fail.

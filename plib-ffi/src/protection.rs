@@ -2,10 +2,11 @@
 //! kept until the process ends. A forked child inherits both; its vault is emptied by the kernel.
 
 use crate::error::{Error, isolation_name};
+use crate::image::Image;
 use crate::{process, signals};
 use plib_core::domain::Protection::ReadWrite;
 use plib_core::domain::{Access, Isolation, KeysOn, Pkru, ProtectionKey, ProtectionKeys};
-use plib_core::gate::{self, CONSTANTS, Entry, Gated, SEATS, STACKS, STRIDE, VAULT_SIZE};
+use plib_core::gate::{Gated, SEATS, STACKS, STRIDE, Settings, VAULT_SIZE};
 use plib_core::sys::Errno;
 use std::io;
 use std::ptr::null_mut;
@@ -21,6 +22,7 @@ pub(crate) struct Protection {
     vault: usize,
     /// Bytes of the vault that carry the key.
     region: usize,
+    image: Image,
 }
 
 /// Why there is none.
@@ -38,21 +40,27 @@ pub(crate) enum Missing {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wanted {
     least: Isolation,
+    /// Whether it gets more where more can be had.
+    more: bool,
 }
 
 impl Wanted {
-    /// What the program and PLIB_ISOLATION want together. An error if no machine could give it.
-    pub fn new(by_program: Isolation) -> Result<Self, Error> {
+    /// What the program, with the least that it accepts and the most that it has use for, and PLIB_ISOLATION want together. An error if
+    /// it cannot be had.
+    pub fn new(by_program: Isolation, most: Isolation) -> Result<Self, Error> {
         let by_environment = match std::env::var_os("PLIB_ISOLATION") {
-            None => Isolation::None,
+            None => None,
             Some(text) => match text.to_str() {
-                Some("" | "none") => Isolation::None,
-                Some("guarded") => Isolation::Guarded,
-                Some("sealed") => Isolation::Sealed,
+                Some("") => None,
+                Some("none") => Some(Isolation::None),
+                Some("guarded") => Some(Isolation::Guarded),
+                Some("sealed") => Some(Isolation::Sealed),
                 _ => return Err(Error::Invalid("PLIB_ISOLATION must be none, guarded or sealed")),
             },
         };
-        let wanted = Self { least: by_program.max(by_environment) };
+        let least = by_program.max(by_environment.unwrap_or(Isolation::None));
+        // Who runs a program can have it without: PLIB_ISOLATION=none.
+        let wanted = Self { least, more: by_environment.is_none() && most > Isolation::None };
         // Only asked of the processor: what fork must not come into is made under the lock of who attaches.
         match (wanted.least, detect()) {
             (Isolation::None, _) | (Isolation::Guarded, Ok(_)) => Ok(wanted),
@@ -67,10 +75,11 @@ impl Wanted {
 
     /// What it leads to in this process; None for no protection. To be called under the opening lock.
     pub fn protection(self) -> Result<Option<&'static Protection>, Error> {
-        if self.least == Isolation::None {
-            return Ok(None);
+        match (self.least, self.more) {
+            (Isolation::None, false) => Ok(None),
+            (Isolation::None, true) => Ok(get().ok()),
+            _ => get().map(Some).map_err(|missing| self.unavailable(missing.reason())),
         }
-        get().map(Some).map_err(|missing| self.unavailable(missing.reason()))
     }
 }
 
@@ -109,14 +118,32 @@ impl Protection {
         let key = ProtectionKey::allocate(on, Access::Closed).map_err(|Errno(number)| Missing::Refused(number))?;
         let refused = |e: io::Error| Missing::Refused(e.raw_os_error().unwrap_or(0));
         let region = if signals::sees_all() { VAULT_SIZE } else { STACKS };
-        let vault = make_vault(key, region).map_err(refused)?;
-        let bits = (Pkru::mask(key), Pkru(0).with(key, Access::Closed).0);
-        CONSTANTS.set(bits, vault, region, process::vdso());
-        // SAFETY: the constants fill this page, and nobody writes them again.
-        process::checked(unsafe { libc::mprotect((&raw const CONSTANTS) as *mut _, PAGE, libc::PROT_READ) })
-            .map_err(refused)?;
-        signals::begin();
-        Ok(Self { key, vault, region })
+        let made = make_vault(key, region).and_then(|vault| {
+            let settings = |image| Settings {
+                mask: Pkru::mask(key),
+                closed: Pkru(0).with(key, Access::Closed).0,
+                vault,
+                region,
+                vdso: process::vdso(),
+                stub: signals::stub_with(image),
+            };
+            let image = Image::map(settings).inspect_err(|_| {
+                // SAFETY: the vault, which nobody else knows of.
+                unsafe { libc::munmap(vault as *mut _, VAULT_SIZE) };
+            })?;
+            Ok(Self { key, vault, region, image })
+        });
+        match made {
+            Ok(protection) => {
+                signals::begin(protection.image);
+                Ok(protection)
+            }
+            Err(e) => {
+                // SAFETY: nothing carries it any more.
+                let _ = unsafe { key.free() };
+                Err(refused(e))
+            }
+        }
     }
 
     /// The key.
@@ -126,8 +153,8 @@ impl Protection {
 
     /// The gate to a heap in place `index` of the vault.
     pub fn gated(&self, index: u32) -> Gated {
-        // SAFETY: the constants are set, and the processor has keys; both for good.
-        unsafe { Gated::new(gate::enter as Entry, index) }
+        // SAFETY: the image is mapped, its constants are set, and the processor has keys; all for good.
+        unsafe { Gated::new(self.image.entry(), index) }
     }
 
     /// Whether `len` bytes at `start` are outside of what carries the key of the vault.

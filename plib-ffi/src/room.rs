@@ -41,9 +41,10 @@ fn file_system(file: BorrowedFd<'_>) -> io::Result<libc::statfs> {
     }
 }
 
-/// Bytes of the unit in which an open file's space is given; 2 MiB or more on hugetlbfs.
-pub(crate) fn unit(file: BorrowedFd<'_>) -> io::Result<u64> {
-    Ok(file_system(file)?.f_bsize as u64)
+/// Bytes of the huge pages that an open file consists of; None if it is not on hugetlbfs.
+pub(crate) fn huge_page(file: BorrowedFd<'_>) -> io::Result<Option<usize>> {
+    let fs = file_system(file)?;
+    Ok((fs.f_type == libc::HUGETLBFS_MAGIC).then_some(fs.f_bsize as usize))
 }
 
 /// A number behind a name in a file of names and numbers.

@@ -5,26 +5,59 @@
 //! They do so where the program is linked with this library or has it preloaded. In one that loads it later, handlers may come
 //! that nobody wraps; there the stacks of calls carry no key, so that such a handler finds a stack that it can run on.
 
+use crate::image::Image;
 use libc::{c_int, sighandler_t};
-use plib_core::gate::{HANDLERS, on_signal, wrap_handlers};
+use plib_core::gate::{Handlers, wrap_handlers};
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::ptr::{null, null_mut};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 type Sigaction = unsafe extern "C" fn(c_int, *const libc::sigaction, *mut libc::sigaction) -> c_int;
 
 /// The C library's `sigaction`; 0 while it was not looked up.
 static REAL: AtomicUsize = AtomicUsize::new(0);
-/// Whether handlers are wrapped.
-static WRAPS: AtomicBool = AtomicBool::new(false);
+/// What the kernel is given in the place of handlers: the `on_signal` of the first image.
+static STUB: AtomicUsize = AtomicUsize::new(0);
+/// Where the program's handlers are: in the last image. Null while handlers are not wrapped.
+static INNERMOST: AtomicPtr<Handlers> = AtomicPtr::new(null_mut());
 
-/// Begins to wrap handlers.
-pub(crate) fn begin() {
+/// What the kernel is given in the place of handlers in a process with this image: the stub of the first one.
+pub(crate) fn stub_with(image: Image) -> usize {
+    match STUB.load(Ordering::SeqCst) {
+        0 => image.stub(),
+        first => first,
+    }
+}
+
+/// Begins to wrap handlers for an image. (One that comes second stands behind the first: the kernel calls the first's stub, that one
+/// the second's, and that the program's handler, so each is asked whether it is one of its calls that was interrupted.)
+pub(crate) fn begin(image: Image) {
     real();
     make_libc_set_its_own();
-    WRAPS.store(true, Ordering::SeqCst);
-    wrap_handlers();
+    let handlers = image.handlers();
+    match innermost() {
+        None => {
+            STUB.store(image.stub(), Ordering::SeqCst);
+            INNERMOST.store((&raw const *handlers).cast_mut(), Ordering::SeqCst);
+            wrap_handlers(image.stub(), handlers);
+        }
+        Some(before) => {
+            for (new, old) in handlers.iter().zip(before) {
+                new.store(old.load(Ordering::SeqCst), Ordering::SeqCst);
+            }
+            INNERMOST.store((&raw const *handlers).cast_mut(), Ordering::SeqCst);
+            for (new, old) in handlers.iter().zip(before) {
+                // What was set in between is not lost.
+                new.store(old.swap(image.stub(), Ordering::SeqCst), Ordering::SeqCst);
+            }
+        }
+    }
+}
+
+fn innermost() -> Option<&'static Handlers> {
+    // SAFETY: null, or those of an image, which stays mapped.
+    unsafe { INNERMOST.load(Ordering::SeqCst).as_ref() }
 }
 
 /// The C library sets its handlers of cancellation and of setuid in all threads when the first thread is made and cancelled, past
@@ -48,7 +81,9 @@ fn make_libc_set_its_own() {
 
 /// Wraps handlers that came without our knowledge. For a thread's first call.
 pub(crate) fn look_again() {
-    wrap_handlers();
+    if let Some(handlers) = innermost() {
+        wrap_handlers(STUB.load(Ordering::SeqCst), handlers);
+    }
 }
 
 /// Whether every handler that the program sets through the C library comes by here.
@@ -107,28 +142,28 @@ unsafe fn set(signal: c_int, new: *const libc::sigaction, old: *mut libc::sigact
         unsafe { *libc::__errno_location() = libc::ENOSYS };
         return -1;
     };
-    let place = usize::try_from(signal).ok().and_then(|number| HANDLERS.get(number));
-    let (true, Some(place)) = (WRAPS.load(Ordering::SeqCst), place) else {
+    let number = usize::try_from(signal).unwrap_or(0);
+    let Some(place) = innermost().and_then(|handlers| handlers.get(number)) else {
         // SAFETY: passed on.
         return unsafe { real(signal, new, old) };
     };
-    let ours = on_signal as *const () as sighandler_t;
+    let stub = STUB.load(Ordering::SeqCst) as sighandler_t;
     let before = place.load(Ordering::SeqCst);
     // SAFETY: passed on; the caller's structs are read and written as the C library does.
     unsafe {
         let mut wrapped;
         let mut given = new;
-        if !new.is_null() && (*new).sa_sigaction > libc::SIG_IGN && (*new).sa_sigaction != ours {
+        if !new.is_null() && (*new).sa_sigaction > libc::SIG_IGN && (*new).sa_sigaction != stub {
             wrapped = *new;
             place.store(wrapped.sa_sigaction, Ordering::SeqCst);
-            wrapped.sa_sigaction = ours;
+            wrapped.sa_sigaction = stub;
             wrapped.sa_flags |= libc::SA_SIGINFO;
             given = &raw const wrapped;
         }
         let result = real(signal, given, old);
         if result != 0 {
             place.store(before, Ordering::SeqCst);
-        } else if !old.is_null() && (*old).sa_sigaction == ours {
+        } else if !old.is_null() && (*old).sa_sigaction == stub {
             (*old).sa_sigaction = before;
         }
         result

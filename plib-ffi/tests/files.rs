@@ -1,6 +1,7 @@
 //! Heap files: how they appear, who may use them, what is refused and with which words.
 
 use plib::{Cache, CreateOptions, Error, Isolation, OpenOptions, ProtectionKeys, Status};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -76,7 +77,9 @@ fn a_heap_appears_once_and_complete() {
     });
     assert_eq!(made.into_inner(), 1);
     let left: Vec<_> = fs::read_dir(dir.path()).expect("list").map(|e| e.expect("entry").file_name()).collect();
-    assert_eq!(left, ["heap"], "nothing but the heap is left");
+    let beside: &[&str] = if root() { &["heap", "heap.lock"] } else { &["heap"] };
+    let sorted = BTreeSet::from_iter(&left);
+    assert!(sorted.iter().copied().eq(beside), "nothing but the heap is left: {left:?}");
     assert_eq!(fs::metadata(&path).expect("stat").blocks() * 512, SIZE, "all its space is reserved");
 }
 
@@ -342,6 +345,58 @@ fn clones_share_a_handle_and_the_last_one_closes_it() {
     assert!(mapped());
     drop(sent.1);
     assert!(!mapped());
+}
+
+/// Files of hugetlbfs cannot be written by write(2), and their mappings are whole huge pages, whatever is asked for.
+#[test]
+fn a_heap_can_be_on_hugetlbfs() {
+    let meminfo = fs::read_to_string("/proc/meminfo").expect("meminfo");
+    let number = |name: &str| -> Option<u64> {
+        let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().trim_end_matches(" kB").parse().ok()
+    };
+    let (free, size) = (number("HugePages_Free:").unwrap_or(0), number("Hugepagesize:").unwrap_or(0) * 1024);
+    // Both heaps, each with an odd end, and their lock files.
+    let wanted = |len: u64| len.div_ceil(size.max(1)) + 1;
+    let sizes = [SIZE, SIZE + (1 << 20) + 65_536];
+    let pages: u64 = sizes.iter().map(|size| wanted(*size)).sum();
+    if !root() || free < pages {
+        eprintln!("    left out: hugetlbfs wants root and {pages} free huge pages (vm.nr_hugepages), here are {free}");
+        return;
+    }
+    let dir = dir();
+    let mount = |args: &[&str]| std::process::Command::new(args[0]).args(&args[1..]).arg(dir.path()).status();
+    assert!(mount(&["mount", "-t", "hugetlbfs", "none"]).expect("mount must be installed for this test").success());
+    let result = std::panic::catch_unwind(|| {
+        for (n, size) in sizes.into_iter().enumerate() {
+            let path = dir.path().join(format!("heap{n}"));
+            let is_mapped = || {
+                let maps = fs::read_to_string("/proc/self/maps").expect("maps");
+                maps.contains(path.to_str().expect("a readable path"))
+            };
+            // Closed and opened again: nothing stays mapped.
+            for round in 0..5 {
+                let cache = match round {
+                    0 => Cache::create(&path, &CreateOptions::new(size)).expect("create"),
+                    _ => Cache::open(&path).expect("open"),
+                };
+                cache.set(b"k", &vec![7; 1 << 20], 0, 0).or_else(|_| cache.set(b"k", b"v", 0, 0)).expect("set");
+                assert_eq!(cache.clients().expect("clients").len(), 1);
+                let child = as_other_user(|| i32::from(!matches!(cache.get(b"k"), Err(Error::Permission { .. }))));
+                assert_eq!(child, 0);
+                assert!(is_mapped());
+                drop(cache);
+                assert!(!is_mapped(), "something stays mapped");
+            }
+            let lock = path.with_added_extension("lock");
+            assert!(fs::read(&lock).expect("read").starts_with(b"pliblock"));
+            Cache::destroy(&path).expect("destroy");
+            assert!(!lock.exists());
+        }
+    });
+    assert!(mount(&["umount", "-l"]).expect("umount").success());
+    result.expect("the checks above");
+    eprintln!("    two heaps on hugetlbfs, with lock files, in {pages} huge pages");
 }
 
 #[test]

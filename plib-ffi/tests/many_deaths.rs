@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use plib::{Cache, CreateOptions, Error, Status};
 use support::child::{Child, Link, spawn};
-use support::heap::TestHeap;
+use support::heap::{MODES, TestHeap};
 use support::page::Page;
 use support::plan::{
     BEGUN, BUSY, DONE, JOURNAL, Journal, KEYS, NEWEST, NUMBER_KEYS, PENDING, PROGRESS, RECORD_KEYS, State, key_name,
@@ -432,7 +432,10 @@ struct Drift {
 
 impl Soak {
     fn new(size: u64, evicting: bool, seed: u64) -> Soak {
-        let heap = TestHeap::with(&CreateOptions::new(size).contexts(24));
+        // One of the two soaks has the clients' locks in a file beside the heap, if this is root, the other in the heap's own.
+        let [beside, inside] = MODES;
+        let mode = if evicting { inside } else { beside };
+        let heap = TestHeap::with(&CreateOptions::new(size).contexts(24).mode(mode));
         let page_path = heap.beside("page");
         let page = Page::create(&page_path, PAGE);
         let (rng, worst) = (Rng::new(seed), Drift::default());

@@ -1,5 +1,6 @@
 //! Deaths that are easily mistaken for life, and lives that look like death: reused pids and thread ids, zombies, leaders that
-//! ended before their threads, foreign pid namespaces, full tables, whole families, and a death that takes long.
+//! ended before their threads, foreign pid namespaces, full tables, whole families, and a death that takes long. All of it with the
+//! clients' locks in the heap file, and in the file beside.
 
 mod support;
 
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 use plib::{Cache, CreateOptions, Error, Status};
 use support::child::{Child, Link, spawn};
 use support::fork::fork;
-use support::heap::TestHeap;
+use support::heap::{MODES, TestHeap};
 use support::namespace::{self, Namespace};
 use support::page::Page;
 use support::rng::Rng;
@@ -148,7 +149,11 @@ fn locks_taken_over(cache: &Cache) -> u64 {
 
 #[test]
 fn the_new_owner_of_a_pid_is_not_the_dead_one() {
-    let (heap, page, args) = stage(&CreateOptions::new(16 << 20));
+    MODES.into_iter().for_each(the_new_owner_of_a_pid_is_not_the_dead_one_by);
+}
+
+fn the_new_owner_of_a_pid_is_not_the_dead_one_by(mode: u32) {
+    let (heap, page, args) = stage(&CreateOptions::new(16 << 20).mode(mode));
     let mut land = Namespace::new("country", &[&args[0], &args[1]]);
     let (mut rng, mut tries, mut slowest) = (Rng::new(61), 0, Duration::ZERO);
     let rounds = scaled(8, 300);
@@ -270,7 +275,11 @@ fn threads_vanish(link: &mut Link, args: &[String]) {
 /// for the first time now knows that contexts under its id are not its own.
 #[test]
 fn a_new_thread_is_not_the_one_that_had_its_id() {
-    let (heap, page, args) = stage(&CreateOptions::new(64 << 20));
+    MODES.into_iter().for_each(a_new_thread_is_not_the_one_that_had_its_id_by);
+}
+
+fn a_new_thread_is_not_the_one_that_had_its_id_by(mode: u32) {
+    let (heap, page, args) = stage(&CreateOptions::new(64 << 20).mode(mode));
     let wanted = scaled(5, 500);
     let mut child = spawn("threads vanish", &[&args[0], &args[1], &wanted.to_string()]);
     child.link.await_signal();
@@ -283,7 +292,11 @@ fn a_new_thread_is_not_the_one_that_had_its_id() {
 
 #[test]
 fn nobody_waits_for_a_zombie_that_nobody_reaps() {
-    let (heap, page, args) = stage(&CreateOptions::new(64 << 20));
+    MODES.into_iter().for_each(nobody_waits_for_a_zombie_that_nobody_reaps_by);
+}
+
+fn nobody_waits_for_a_zombie_that_nobody_reaps_by(mode: u32) {
+    let (heap, page, args) = stage(&CreateOptions::new(64 << 20).mode(mode));
     let (mut rng, mut tries, mut times, mut zombies) = (Rng::new(63), 0, vec![], vec![]);
     let rounds = scaled(20, 1_000);
     for round in 0..rounds {
@@ -335,7 +348,11 @@ fn leader(link: &mut Link, args: &[String]) {
 
 #[test]
 fn a_zombie_leader_with_living_threads_is_alive() {
-    let (heap, page, args) = stage(&CreateOptions::new(64 << 20));
+    MODES.into_iter().for_each(a_zombie_leader_with_living_threads_is_alive_by);
+}
+
+fn a_zombie_leader_with_living_threads_is_alive_by(mode: u32) {
+    let (heap, page, args) = stage(&CreateOptions::new(64 << 20).mode(mode));
     let (mut rng, rounds) = (Rng::new(64), scaled(6, 300));
     for round in 0..rounds {
         (0..LEADER_THREADS).for_each(|place| word(&page, place, GO).store(WORK, SeqCst));
@@ -375,7 +392,11 @@ fn a_zombie_leader_with_living_threads_is_alive() {
 
 #[test]
 fn processes_of_several_pid_namespaces_share_a_heap() {
-    let (heap, page, args) = stage(&CreateOptions::new(64 << 20));
+    MODES.into_iter().for_each(processes_of_several_pid_namespaces_share_a_heap_by);
+}
+
+fn processes_of_several_pid_namespaces_share_a_heap_by(mode: u32) {
+    let (heap, page, args) = stage(&CreateOptions::new(64 << 20).mode(mode));
     let mut lands = [0, 1].map(|_| Namespace::new("country", &[&args[0], &args[1]]));
     let (mut rng, rounds, mut tries) = (Rng::new(65), scaled(8, 300), 0);
     let places = [0, WITHOUT_PROC];
@@ -424,7 +445,11 @@ fn sit(args: &[String; 2]) -> Result<Child, (u32, String)> {
 
 #[test]
 fn one_zombie_makes_room_in_a_full_table() {
-    let (heap, _, args) = stage(&CreateOptions::new(16 << 20).contexts(6));
+    MODES.into_iter().for_each(one_zombie_makes_room_in_a_full_table_by);
+}
+
+fn one_zombie_makes_room_in_a_full_table_by(mode: u32) {
+    let (heap, _, args) = stage(&CreateOptions::new(16 << 20).contexts(6).mode(mode));
     let clients = heap.cache.info().clients as usize;
     let mut sitters: Vec<Child> =
         (1..clients).map(|n| sit(&args).unwrap_or_else(|e| panic!("sitter {n}: {e:?}"))).collect();
@@ -564,9 +589,13 @@ fn family(link: &mut Link, args: &[String]) {
 
 #[test]
 fn families_die_as_a_whole_or_leave_orphans() {
+    MODES.into_iter().for_each(families_die_as_a_whole_or_leave_orphans_by);
+}
+
+fn families_die_as_a_whole_or_leave_orphans_by(mode: u32) {
     // SAFETY: a plain system call: orphans come to this process, which then knows when they are gone.
     assert_eq!(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) }, 0);
-    let (heap, page, args) = stage(&CreateOptions::new(64 << 20));
+    let (heap, page, args) = stage(&CreateOptions::new(64 << 20).mode(mode));
     let (mut rng, wanted) = (Rng::new(68), scaled(6, 200));
     let (mut rounds, mut unborn, mut orphans) = (0, 0, 0);
     while rounds < wanted * 5 || unborn < wanted {
@@ -631,7 +660,11 @@ fn visitor(link: &mut Link, args: &[String]) {
 
 #[test]
 fn killed_while_coming_and_going() {
-    let (heap, page, args) = stage(&CreateOptions::new(16 << 20).contexts(4));
+    MODES.into_iter().for_each(killed_while_coming_and_going_by);
+}
+
+fn killed_while_coming_and_going_by(mode: u32) {
+    let (heap, page, args) = stage(&CreateOptions::new(16 << 20).contexts(4).mode(mode));
     let (mut rng, wanted) = (Rng::new(69), scaled(12, 1_000));
     let mut died = [0u64; 4];
     let mut kills = 0;
@@ -679,7 +712,11 @@ fn heavy(link: &mut Link, args: &[String]) {
 
 #[test]
 fn a_death_that_takes_long_is_a_life_until_it_ends() {
-    let (heap, page, args) = stage(&CreateOptions::new(64 << 20));
+    MODES.into_iter().for_each(a_death_that_takes_long_is_a_life_until_it_ends_by);
+}
+
+fn a_death_that_takes_long_is_a_life_until_it_ends_by(mode: u32) {
+    let (heap, page, args) = stage(&CreateOptions::new(64 << 20).mode(mode));
     let (mut rng, mut dumps, mut texts) = (Rng::new(70), 0, vec![]);
     for (round, fatal) in [libc::SIGABRT, libc::SIGSEGV].into_iter().enumerate() {
         word(&page, 0, GO).store(WORK, SeqCst);

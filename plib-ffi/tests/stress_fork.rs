@@ -1,4 +1,4 @@
-//! fork, with and without exec, while the handle is in use.
+//! fork, with and without exec, while the handle is in use, wherever the clients' locks are.
 
 mod support;
 
@@ -8,10 +8,10 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Duration;
 
-use plib::{Cache, Error, Status};
+use plib::{Cache, CreateOptions, Error, Status};
 use support::child::{Link, spawn};
 use support::fork::{fork, wait_for};
-use support::heap::{TestHeap, check};
+use support::heap::{MODES, TestHeap, check};
 use support::page::Page;
 use support::record::{self, Record};
 use support::rng::Rng;
@@ -175,8 +175,12 @@ fn child() {
 
 #[test]
 fn forked_children_use_the_handle() {
+    MODES.into_iter().for_each(forked_children_use_the_handle_by);
+}
+
+fn forked_children_use_the_handle_by(mode: u32) {
     let forks = scaled(40, 5_000);
-    let heap = TestHeap::new(64 << 20);
+    let heap = TestHeap::with(&CreateOptions::new(64 << 20).mode(mode));
     let mut child = spawn("forker", &[heap.path_text(), &forks.to_string()]);
     let ops: u64 = child.link.receive().expect("the forker failed");
     let counted = heap.cache.get(b"ops").unwrap().expect("the count");
@@ -190,7 +194,11 @@ fn forked_children_use_the_handle() {
 
 #[test]
 fn a_child_outlives_its_parent() {
-    let heap = TestHeap::new(64 << 20);
+    MODES.into_iter().for_each(a_child_outlives_its_parent_by);
+}
+
+fn a_child_outlives_its_parent_by(mode: u32) {
+    let heap = TestHeap::with(&CreateOptions::new(64 << 20).mode(mode));
     let page_path = heap.beside("page");
     let page = Page::create(&page_path, 8);
     let mut parent = spawn("short-lived parent", &[heap.path_text(), page_path.to_str().unwrap()]);
@@ -218,7 +226,11 @@ fn a_child_outlives_its_parent() {
 
 #[test]
 fn exec_ends_the_client() {
-    let heap = TestHeap::new(64 << 20);
+    MODES.into_iter().for_each(exec_ends_the_client_by);
+}
+
+fn exec_ends_the_client_by(mode: u32) {
+    let heap = TestHeap::with(&CreateOptions::new(64 << 20).mode(mode));
     for _ in 0..scaled(5, 200) {
         let mut child = spawn("execer", &[heap.path_text()]);
         child.link.await_signal();
@@ -230,7 +242,11 @@ fn exec_ends_the_client() {
 
 #[test]
 fn forks_that_exec_disturb_nothing() {
-    let heap = TestHeap::new(64 << 20);
+    MODES.into_iter().for_each(forks_that_exec_disturb_nothing_by);
+}
+
+fn forks_that_exec_disturb_nothing_by(mode: u32) {
+    let heap = TestHeap::with(&CreateOptions::new(64 << 20).mode(mode));
     let mut child = spawn("spawner", &[heap.path_text()]);
     child.link.await_signal();
     child.finish(30);
@@ -239,7 +255,11 @@ fn forks_that_exec_disturb_nothing() {
 
 #[test]
 fn a_childs_drop_leaves_the_parent_attached() {
-    let heap = TestHeap::new(64 << 20);
+    MODES.into_iter().for_each(a_childs_drop_leaves_the_parent_attached_by);
+}
+
+fn a_childs_drop_leaves_the_parent_attached_by(mode: u32) {
+    let heap = TestHeap::with(&CreateOptions::new(64 << 20).mode(mode));
     let mut child = spawn("dropper", &[heap.path_text()]);
     child.link.await_signal();
     child.finish(30);

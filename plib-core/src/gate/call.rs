@@ -4,7 +4,10 @@
 //! key, and writes the answer when everything else is done. Both sides must be of one build (see `ABI`).
 
 use crate::cache::{Got, ItemInfo, Mode};
-use crate::client::ClientParams;
+use crate::check::SUMMARY_WORDS;
+use crate::client::{CLIENT_WORDS, ClientParams};
+use crate::frozen::HOLDING_WORDS;
+use crate::stats::CLASS_WORDS;
 use crate::status::Status;
 use crate::user::{In, Out};
 
@@ -81,6 +84,13 @@ const _: () = {
 pub const ARGUMENTS: usize = 8;
 /// Words of results.
 pub const RESULTS: usize = 5;
+/// Stands for how many words there are of each kind.
+pub(super) const SHAPE: u64 = ((ARGUMENTS << 48)
+    | (RESULTS << 40)
+    | (SUMMARY_WORDS << 32)
+    | (CLASS_WORDS << 24)
+    | (CLIENT_WORDS << 16)
+    | HOLDING_WORDS) as u64;
 
 /// What is asked.
 #[repr(C)]
@@ -209,9 +219,11 @@ pub struct Attach {
     pub start_time: u64,
     /// The inode of its pid namespace.
     pub pid_namespace: u64,
+    /// The lock byte that it holds.
+    pub lock_byte: u64,
     /// Its pid.
     pub pid: u32,
-    /// The client slot whose byte it holds.
+    /// The client slot that it wants.
     pub slot: u32,
     /// A descriptor to ask about lock bytes by.
     pub lock_fd: i32,
@@ -227,6 +239,7 @@ impl Attach {
         boot_id: [0; 2],
         start_time: 0,
         pid_namespace: 0,
+        lock_byte: 0,
         pid: 0,
         slot: 0,
         lock_fd: -1,
@@ -234,7 +247,7 @@ impl Attach {
     };
 
     pub(super) fn params(&self, vdso: usize) -> ClientParams {
-        let Self { slot, pid, start_time, pid_namespace, lock_fd, .. } = *self;
-        ClientParams { slot, pid, start_time, pid_namespace, lock_fd, vdso }
+        let Self { slot, lock_byte, pid, start_time, pid_namespace, lock_fd, .. } = *self;
+        ClientParams { slot, lock_byte, pid, start_time, pid_namespace, lock_fd, vdso }
     }
 }

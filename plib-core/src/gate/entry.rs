@@ -19,7 +19,7 @@ use core::arch::naked_asm;
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-/// What the gate goes by. It fills a page of its own, which is made read-only before the first call.
+/// What the gate goes by. It fills a page of its own, which is written before it is mapped for good, read-only.
 #[repr(C, align(4096))]
 pub struct Constants {
     /// Our key's two bits in PKRU.
@@ -32,30 +32,53 @@ pub struct Constants {
     vdso: AtomicUsize,
     /// Bytes of the vault that carry the key.
     region: AtomicUsize,
+    /// What the kernel calls for a signal.
+    stub: AtomicUsize,
 }
 
-/// This copy of the library's constants; all 0 until [`Constants::set`].
-pub static CONSTANTS: Constants = Constants {
-    mask: AtomicU32::new(0),
-    closed: AtomicU32::new(0),
-    vault: AtomicUsize::new(0),
-    vdso: AtomicUsize::new(0),
-    region: AtomicUsize::new(0),
-};
+/// What the gate goes by, as whoever maps it knows it.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Our key's two bits in PKRU.
+    pub mask: u32,
+    /// What they are between calls.
+    pub closed: u32,
+    /// The vault's address.
+    pub vault: usize,
+    /// Bytes of it that carry the key.
+    pub region: usize,
+    /// The vDSO's address, or 0.
+    pub vdso: usize,
+    /// The address of the `on_signal` that the kernel is given: this gate's, or the one that stands before it.
+    pub stub: usize,
+}
+
+/// This gate's constants; all 0 until they are written.
+pub static CONSTANTS: Constants =
+    Constants::new(Settings { mask: 0, closed: 0, vault: 0, region: 0, vdso: 0, stub: 0 });
 
 impl Constants {
-    /// Fills them in: the key's bits in PKRU, their value between calls, where the vault is and how much of it carries the key.
-    pub fn set(&self, (mask, closed): (u32, u32), vault: usize, region: usize, vdso: usize) {
-        self.region.store(region, Ordering::Relaxed);
-        self.closed.store(closed, Ordering::Relaxed);
-        self.vault.store(vault, Ordering::Relaxed);
-        self.vdso.store(vdso, Ordering::Relaxed);
-        self.mask.store(mask, Ordering::Release);
+    /// Constants of these.
+    pub const fn new(settings: Settings) -> Self {
+        let Settings { mask, closed, vault, region, vdso, stub } = settings;
+        Self {
+            mask: AtomicU32::new(mask),
+            closed: AtomicU32::new(closed),
+            vault: AtomicUsize::new(vault),
+            vdso: AtomicUsize::new(vdso),
+            region: AtomicUsize::new(region),
+            stub: AtomicUsize::new(stub),
+        }
     }
 
     /// Bytes of the vault that carry the key.
     pub(super) fn region(&self) -> usize {
         self.region.load(Ordering::Relaxed)
+    }
+
+    /// What the kernel calls for a signal.
+    pub(super) fn stub(&self) -> usize {
+        self.stub.load(Ordering::Relaxed)
     }
 
     /// The vDSO's address.
@@ -79,7 +102,7 @@ pub type Entry = unsafe extern "sysv64" fn(*mut Block, u32) -> Left;
 
 pub(super) const VAULT_AT: usize = offset_of!(Constants, vault);
 
-/// The way through the gate of this copy of the library.
+/// The way through the gate.
 ///
 /// # Safety
 /// The processor has protection keys and the kernel has switched them on; [`CONSTANTS`] are set.

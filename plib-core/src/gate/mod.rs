@@ -11,18 +11,21 @@
 //! | `call` | the argument block |
 //! | `entry` | the gate: the only instructions that open and close the key |
 //! | `dispatch` | what happens behind it |
+//! | `image` | what a trusted image of all this tells who maps it |
 //! | `signal` | signals that come during a call |
 //! | `vault` | what the library remembers between calls, and its stacks |
 
 mod call;
 mod dispatch;
 mod entry;
+mod image;
 mod signal;
 mod vault;
 
 pub use call::{ARGUMENTS, Answer, Attach, Block, Call, Operation};
-pub use entry::{CONSTANTS, Constants, Entry, Left, enter};
-pub use signal::{HANDLERS, on_signal, wrap_handlers};
+pub use entry::{CONSTANTS, Constants, Entry, Left, Settings, enter};
+pub use image::{ABI, IMAGE_MAGIC, ImageTable};
+pub use signal::{HANDLERS, Handlers, SIGNALS, on_signal, wrap_handlers};
 pub use vault::{HEAPS, SEATS, STACKS, STRIDE, VAULT_SIZE, Vault};
 
 use crate::batch::{DeleteRequest, GetRequest, SetRequest};

@@ -20,10 +20,13 @@ use core::mem::offset_of;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// One more than the number of signals.
-const SIGNALS: usize = 65;
+pub const SIGNALS: usize = 65;
 
-/// The program's handlers by number. Where the program cannot have one this is never read.
-pub static HANDLERS: [AtomicUsize; SIGNALS] = [const { AtomicUsize::new(0) }; SIGNALS];
+/// Handlers by number. Where a program cannot have one this is never read.
+pub type Handlers = [AtomicUsize; SIGNALS];
+
+/// What `on_signal` jumps to outside of calls. The program can write it.
+pub static HANDLERS: Handlers = [const { AtomicUsize::new(0) }; SIGNALS];
 
 /// What the kernel calls for a signal, instead of the program's handler.
 ///
@@ -90,33 +93,31 @@ pub(super) unsafe extern "sysv64" fn defer(vault: *const Vault, frame: *mut u8) 
     vault.note_signal(frame as usize, bit);
 }
 
-/// Gives the kernel a handler back that it forgot when it called it (SA_RESETHAND).
+/// Gives the kernel the function back that it forgot when it called it (SA_RESETHAND).
 unsafe fn keep_handler(signal: i32, frame: *mut u8) {
     let Some(action) = sys::action(signal).filter(|action| action.handler == 0) else { return };
     // SAFETY: a frame begins with the address of the function that ends the handler.
     let restorer = unsafe { frame.cast::<usize>().read() };
     let flags = action.flags | Action::SIGINFO | Action::RESETHAND | Action::RESTORER;
-    sys::set_action(signal, &Action { handler: on_signal as *const () as usize, flags, restorer, ..action });
+    sys::set_action(signal, &Action { handler: CONSTANTS.stub(), flags, restorer, ..action });
 }
 
-/// Puts `on_signal` in the place of the program's handlers that are not wrapped yet.
-pub fn wrap_handlers() {
-    for signal in 1..SIGNALS as i32 {
+/// Puts `stub`, an `on_signal`, in the place of the program's handlers that are not wrapped yet, and them into `handlers`.
+pub fn wrap_handlers(stub: usize, handlers: &Handlers) {
+    for (signal, handler) in (0..).zip(handlers).skip(1) {
         if let Some(action) = sys::action(signal) {
-            wrap(signal, action);
+            wrap(stub, handler, signal, action);
         }
     }
 }
 
 /// Wraps one handler. Another thread may change it meanwhile: what the kernel gives back last is what counts.
-fn wrap(signal: i32, mut action: Action) {
-    let ours = on_signal as *const () as usize;
+fn wrap(stub: usize, handler: &AtomicUsize, signal: i32, mut action: Action) {
     // 0 and 1: the default, and to ignore it.
-    while action.handler > 1 && action.handler != ours {
-        let Some(handler) = HANDLERS.get(signal as usize) else { return };
+    while action.handler > 1 && action.handler != stub {
         handler.store(action.handler, Ordering::Release);
         // The kernel writes no siginfo for handlers that do not ask for it; those that do not are not hurt by it.
-        let wrapped = Action { handler: ours, flags: action.flags | Action::SIGINFO, ..action };
+        let wrapped = Action { handler: stub, flags: action.flags | Action::SIGINFO, ..action };
         match sys::set_action(signal, &wrapped) {
             Some(before) if before != action => action = before,
             _ => return,

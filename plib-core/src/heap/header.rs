@@ -18,16 +18,17 @@ enum Field {
     ItemSizeMax = 4,
     Contexts = 5,
     Created = 6,
-    Secret = 7, // ..11
-    Checksum = 11,
-    Boot = 12, // ..14
-    Clean = 14,
+    Secret = 7,  // ..11
+    LockId = 11, // ..13
+    Checksum = 13,
+    Boot = 14, // ..16
+    Clean = 16,
 }
 
 /// Words of the header page in use.
-pub(crate) const WORDS: usize = 15;
+pub(crate) const WORDS: usize = 17;
 const CHECKED: usize = Field::Checksum as usize;
-pub(crate) const FIELDS_HASH: u64 = mix(WORDS as u64, 0x0006_070b_0c0e);
+pub(crate) const FIELDS_HASH: u64 = mix(WORDS as u64, 0x0006_070b_0d0e_1000);
 
 pub(crate) const BOOT: usize = Field::Boot as usize;
 pub(crate) const CLEAN: usize = Field::Clean as usize;
@@ -60,6 +61,14 @@ impl Unchecked {
         self.0.get(field as usize).copied().unwrap_or(0)
     }
 
+    fn lock_id(&self) -> [u64; 2] {
+        let mut id = [0; 2];
+        for (to, from) in id.iter_mut().zip(self.0.iter().skip(Field::LockId as usize)) {
+            *to = *from;
+        }
+        id
+    }
+
     fn checksum(&self) -> u64 {
         self.0.iter().take(CHECKED).fold(0x706c_6962, |h, w| mix(h, *w))
     }
@@ -86,6 +95,7 @@ impl Unchecked {
             secret: [0; 4],
             boot_id: [0; 2],
             created: self.get(Field::Created),
+            lock_id: self.lock_id(),
         };
         let geometry = Geometry::new(&params).map_err(|fault| Fault { status: Status::Damaged, ..fault })?;
         if file_len < geometry.size {
@@ -108,6 +118,7 @@ impl Unchecked {
     pub(crate) fn compose(p: &CreateParams, g: &Geometry) -> [u64; WORDS] {
         let [s0, s1, s2, s3] = p.secret;
         let [b0, b1] = p.boot_id;
+        let [l0, l1] = p.lock_id;
         let mut header = Self([
             MAGIC,
             u64::from(FORMAT_VERSION),
@@ -120,6 +131,8 @@ impl Unchecked {
             s1,
             s2,
             s3,
+            l0,
+            l1,
             0,
             b0,
             b1,

@@ -77,7 +77,9 @@ unsafe impl Sync for Heap {}
 /// Every class's blocks have at least these bytes: the four words of an item's header and its key.
 const SMALLEST_BLOCK: usize = class::size(1) as usize;
 
-/// The lock bytes lie far behind any heap's end, one a client slot.
+/// How many lock bytes there are: so many that a process draws one of its own.
+pub const LOCK_BYTES: u64 = 1 << 39;
+/// They lie far behind any file's end.
 const LOCK_BASE: u64 = 1 << 62;
 
 impl Heap {
@@ -182,9 +184,9 @@ impl Heap {
         self.geometry
     }
 
-    /// The file offset of the byte that the client in `slot` keeps locked.
-    pub const fn lock_offset(slot: u32) -> u64 {
-        LOCK_BASE + slot as u64
+    /// The file offset of a client's lock byte, in the heap file or in the lock file beside it.
+    pub const fn lock_offset(lock_byte: u64) -> u64 {
+        LOCK_BASE + lock_byte % LOCK_BYTES
     }
 
     /// Whether the slot is marked as in use; a hint for where to register.

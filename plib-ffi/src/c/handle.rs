@@ -80,7 +80,8 @@ pub unsafe extern "C" fn plib_create(
     whole(|| unsafe { give(out, create) })
 }
 
-/// Removes a heap's file. Who has it open keeps it until closing it. A file that is no heap is left alone.
+/// Removes a heap's file, and its lock file if it has one. Who has it open keeps it until closing it. A file that is no heap is
+/// left alone.
 ///
 /// # Safety
 /// `name` is a C string.

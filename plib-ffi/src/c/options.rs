@@ -32,7 +32,7 @@ impl From<Isolation> for plib_isolation_t {
 pub struct plib_options_t {
     /// sizeof(plib_options_t).
     pub size: usize,
-    /// The least isolation accepted, a plib_isolation_t.
+    /// The least isolation accepted, a plib_isolation_t. More is given where it can be had (see PLIB_ISOLATION).
     pub isolation: u32,
     /// Must be 0.
     pub reserved: u32,

@@ -170,7 +170,7 @@ static void bad_opening(const char *path) {
   IS(PLIB_E_INVALID, plib_open(path, &options, &out));
   options = (plib_options_t){.size = sizeof options, .reserved = 1};
   IS(PLIB_E_INVALID, plib_open(path, &options, &out));
-  options = (plib_options_t){.size = sizeof options, .isolation = PLIB_ISOLATION_GUARDED};
+  options = (plib_options_t){.size = sizeof options, .isolation = PLIB_ISOLATION_SEALED};
   IS(PLIB_E_ISOLATION, plib_open(path, &options, &out));
   struct {
     plib_options_t known;

@@ -57,6 +57,8 @@ static atomic_int stop;
 // The kernel's view of the pages behind a key: every mapping with a ProtectionKey other than 0.
 static struct { uintptr_t start, end; } guarded[64];
 static int guarded_count;
+// The trusted image's code.
+static uintptr_t image_start, image_end;
 
 static void find_guarded(void) {
   FILE *smaps = fopen("/proc/self/smaps", "r");
@@ -67,7 +69,9 @@ static void find_guarded(void) {
   while (fgets(line, sizeof line, smaps)) {
     unsigned long a, b;
     int key;
-    if (sscanf(line, "%lx-%lx ", &a, &b) == 2) start = a, end = b;
+    char mode[8] = "";
+    if (sscanf(line, "%lx-%lx %7s", &a, &b, mode) == 3) start = a, end = b;
+    if (strstr(line, "/memfd:plib-image") && mode[2] == 'x') image_start = start, image_end = end;
     if (sscanf(line, "ProtectionKey: %d", &key) == 1 && key != 0 && guarded_count < 64) {
       guarded[guarded_count].start = start;
       guarded[guarded_count++].end = end;
@@ -103,10 +107,11 @@ static void on_shown(int signal, siginfo_t *info, void *context) {
   (void)signal;
   ucontext_t *u = context;
   const unsigned char *rip = (const unsigned char *)u->uc_mcontext.gregs[REG_RIP];
-  Dl_info where;
-  if (dladdr(rip, &where) && strstr(where.dli_fname, "libplib") && rip[-2] == 0x0f && rip[-1] == 0x05) put_off++;
+  Dl_info where = {0};
+  int in_library = dladdr(rip, &where) && strstr(where.dli_fname, "libplib");
+  if (in_library && rip[-2] == 0x0f && rip[-1] == 0x05) put_off++;
   // In the library's own code nothing of the secret is to be seen, neither in registers nor on the stack; in the program's it may be.
-  if (where.dli_fname && strstr(where.dli_fname, "libplib")) {
+  if (in_library || ((uintptr_t)rip >= image_start && (uintptr_t)rip < image_end)) {
     for (int r = 0; r <= REG_RIP; r++) exposed += is_secret((uint64_t)u->uc_mcontext.gregs[r]);
     for (int r = 0; r < 16; r++) {
       uint64_t halves[2];
@@ -215,7 +220,7 @@ int main(int argc, char **argv) {
   for (int i = 0; i < 100; i++) secret[i] = SECRET;
   CHECK(plib_set(cache, "secret", 6, secret, sizeof secret, 0, 0, NULL) == PLIB_OK);
   find_guarded();
-  CHECK(GUARDED ? guarded_count >= 2 : guarded_count == 0);
+  CHECK(GUARDED ? guarded_count >= 2 && image_end > image_start : guarded_count == 0);
   if (raw) handle(SIGUSR1, (void *)on_plain, 0, 0);
   // The target of the process's signals is this thread alone.
   sigset_t all, mine;

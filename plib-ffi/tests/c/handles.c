@@ -50,6 +50,7 @@ static void many_heaps(const char *path) {
 
 // Opening and closing again and again leaves nothing behind: no mapping, no descriptor, no client slot, no context.
 static void nothing_is_left(const char *path) {
+  int without = count_fds();
   plib_t *first = create(path);
   int fds = count_fds(), maps = count_maps(path);
   plib_t *last = NULL;
@@ -66,7 +67,7 @@ static void nothing_is_left(const char *path) {
   CHECK(count_fds() == fds && count_maps(path) == maps && maps > 0);
   CHECK(has(first, "k", "v"));
   plib_close(first);
-  CHECK(count_fds() == fds - 1 && count_maps(path) == 0);
+  CHECK(fds > without && count_fds() == without && count_maps(path) == 0);
 }
 
 static plib_t *_Atomic shared;

@@ -7,7 +7,7 @@ use plib_core::gate::{self, ARGUMENTS, Operation, SEATS};
 use plib_core::{DeleteRequest, GetRequest, SetRequest, Status};
 
 use crate::ground::{
-    ACCERR, MAPERR, PKUERR, Places, Range, SECRET, UNANSWERED, alone, ask, child, guarded_heap, mapping_of,
+    self, ACCERR, MAPERR, PKUERR, Places, Range, SECRET, UNANSWERED, alone, ask, child, guarded_heap, mapping_of,
     mappings_of, unharmed,
 };
 use crate::stage::{End, SIZE, map};
@@ -574,7 +574,7 @@ fn the_gate_refuses_every_such_pointer_in_a_block_made_by_hand() {
         .chain(wrapping(176))
     {
         // SAFETY: the gate must not touch it.
-        let seat = unsafe { gate::enter(at as *mut gate::Block, 0) }.seat;
+        let seat = unsafe { ground::gate()(at as *mut gate::Block, 0) }.seat;
         assert!((seat as usize) < SEATS, "{at:#x}");
         strange += 1;
     }
@@ -611,6 +611,7 @@ fn an_attach_by_hand_to_what_is_no_mapping_of_a_heap_changes_nothing() {
                 boot_id: [0; 2],
                 start_time: 0,
                 pid_namespace: 0,
+                lock_byte: 0,
                 pid: 1,
                 slot,
                 lock_fd: -1,

@@ -6,7 +6,6 @@ use std::sync::mpsc;
 
 use plib::Cache;
 use plib_core::domain::{Access, Pkru};
-use plib_core::gate::CONSTANTS;
 
 use crate::ground::{self, ACCERR, MAPERR, PKUERR, Places, alone, child, mapping_of, open_guarded, unguarded_heap};
 use crate::stage::{End, handle, keys, map, read, set_pkru, write};
@@ -241,7 +240,7 @@ fn nothing_behind_the_key_is_executed() {
 fn what_the_gate_goes_by_cannot_be_written() {
     let _alone = alone();
     let heap = ground::guarded_heap();
-    let constants = (&raw const CONSTANTS).cast_mut().cast::<u8>();
+    let constants = ground::constants();
     for at in [0, 4, 8, 16, 4095] {
         let at = constants.wrapping_add(at);
         assert!(matches!(child(|| read(at).into()), End::Told(_)), "it is there to be read");

@@ -2,11 +2,12 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 
+use plib::image;
 use plib::{Cache, CreateOptions, Isolation, OpenOptions};
 use plib_core::domain::{Access, Pkru, ProtectionKey};
-use plib_core::gate::{self, ARGUMENTS, Answer, Block, Call, Operation, STACKS, STRIDE, VAULT_SIZE};
+use plib_core::gate::{ARGUMENTS, Answer, Block, Call, Entry, Operation, STACKS, STRIDE, VAULT_SIZE};
 
 use crate::stage::{End, in_child, keys, set_pkru};
 use crate::support::heap::{TestHeap, check};
@@ -27,16 +28,16 @@ pub fn alone() -> MutexGuard<'static, ()> {
 
 /// A heap behind the key, in a folder of its own, with one secret.
 pub fn guarded_heap() -> TestHeap {
-    let mut heap = unguarded_heap();
-    heap.cache = open_guarded(&heap.path);
+    let heap = TestHeap::with(&CreateOptions::new(16 << 20).contexts(256));
+    assert_eq!(heap.cache.isolation(), Isolation::Guarded, "run by scripts/protection-test, without PLIB_ISOLATION");
     heap.cache.set(b"secret", SECRET, 0, 0).expect("set");
     heap
 }
 
 /// The same on tier `none`: what attacks are shown to succeed on.
 pub fn unguarded_heap() -> TestHeap {
-    let heap = TestHeap::with(&CreateOptions::new(16 << 20).contexts(256));
-    assert_eq!(heap.cache.isolation(), Isolation::None, "run without PLIB_ISOLATION");
+    let mut heap = TestHeap::with(&CreateOptions::new(16 << 20).contexts(256));
+    heap.cache = open_unguarded(&heap.path);
     heap.cache.set(b"secret", SECRET, 0, 0).expect("set");
     heap
 }
@@ -46,6 +47,30 @@ pub fn open_guarded(path: &Path) -> Cache {
         .unwrap_or_else(|e| panic!("{e}: run scripts/protection-test"));
     assert_eq!(cache.isolation(), Isolation::Guarded);
     cache
+}
+
+pub fn open_unguarded(path: &Path) -> Cache {
+    let cache = Cache::open_with(path, &OpenOptions::new().isolation_at_most(Isolation::None)).expect("open");
+    assert_eq!(cache.isolation(), Isolation::None, "run without PLIB_ISOLATION");
+    cache
+}
+
+/// Where the trusted image is mapped; only in a process that has guarded a heap.
+fn image() -> usize {
+    let is_image = |region: &&Region| region.name.starts_with("/memfd:plib-image");
+    regions().iter().find(is_image).expect("the image is mapped").range.start
+}
+
+/// The gate.
+pub fn gate() -> Entry {
+    static GATE: OnceLock<Entry> = OnceLock::new();
+    // SAFETY: a function of this type begins there.
+    *GATE.get_or_init(|| unsafe { std::mem::transmute::<usize, Entry>(image() + image::enter()) })
+}
+
+/// The gate's page of constants.
+pub fn constants() -> *mut u8 {
+    (image() + image::constants()) as *mut u8
 }
 
 /// Addresses from `start` to before `end`.
@@ -149,7 +174,7 @@ pub fn child(act: impl FnOnce() -> u32) -> End {
 pub fn ask(operation: u32, heap: u32, words: &[u64]) -> (u32, Answer) {
     let mut block = block(operation, heap, words);
     // SAFETY: a guarded heap is open, so the gate is ready; the block is ours. What the words say is the test's matter.
-    let seat = unsafe { gate::enter(&mut block, 0) }.seat;
+    let seat = unsafe { gate()(&mut block, 0) }.seat;
     (seat as u32, block.answer)
 }
 

@@ -349,7 +349,7 @@ const TRAP: usize = 1 << 8;
 fn a_jump_to_any_byte_of_the_gate_never_comes_back_with_the_key_open() {
     let _alone = alone();
     let arena = Arena::new();
-    let gate = gate::enter as *const () as usize;
+    let gate = ground::gate() as usize;
     let len = code(gate).len();
     let kinds = [
         (Fill::Zero, 0, Stack::Attackers),
@@ -371,7 +371,7 @@ fn a_jump_to_any_byte_of_the_gate_never_comes_back_with_the_key_open() {
 fn at_and_after_each_wrpkru_no_value_flag_or_stack_helps() {
     let _alone = alone();
     let arena = Arena::new();
-    let gate = gate::enter as *const () as usize;
+    let gate = ground::gate() as usize;
     let wrpkrus = wrpkrus(&code(gate));
     assert_eq!(wrpkrus.len(), 2);
     let shift = 2 * arena.places.key.number();
@@ -408,7 +408,7 @@ fn a_whole_call_by_jump_is_a_call_and_no_more() {
     let _alone = alone();
     let mut arena = Arena::new();
     arena.lair.key = b"secret";
-    let gate = gate::enter as *const () as usize;
+    let gate = ground::gate() as usize;
     let target = gate + wrpkrus(&code(gate))[0];
     // To the instruction that opens, with a block that asks for the secret: the work is done as for any caller, which also shows
     // that the search for the secret finds it, and the key is closed at the end.
@@ -417,12 +417,12 @@ fn a_whole_call_by_jump_is_a_call_and_no_more() {
     // A block that lies behind the key is not even looked at.
     for at in [arena.places.heap.start, arena.places.vault.start, arena.places.stack(3).start] {
         // SAFETY: whatever the gate makes of the address is what is tested.
-        let seat = unsafe { gate::enter(at as *mut gate::Block, 0) }.seat;
+        let seat = unsafe { ground::gate()(at as *mut gate::Block, 0) }.seat;
         assert!((seat as usize) < gate::SEATS && arena.places.is_closed());
     }
     let mut outside = block(0, 0, &[]);
     // SAFETY: the block is ours; seats that there are none of.
-    let seats = [0, 5, 127, 128, 129, u32::MAX].map(|hint| unsafe { gate::enter(&mut outside, hint) }.seat);
+    let seats = [0, 5, 127, 128, 129, u32::MAX].map(|hint| unsafe { ground::gate()(&mut outside, hint) }.seat);
     assert_eq!(seats, [0, 5, 127, 0, 0, 0], "a seat out of range is the first");
     ground::unharmed(&arena.heap.cache, "after calls by hand");
 }

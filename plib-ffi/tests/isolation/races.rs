@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use plib_core::gate::{self, Block, Operation};
+use plib_core::gate::{Block, Operation};
 use plib_core::{GetRequest, SetRequest, Status};
 
-use crate::ground::{Places, alone, block, guarded_heap, unharmed};
+use crate::ground::{Places, alone, block, gate, guarded_heap, unharmed};
 use crate::support::heap::TestHeap;
 use crate::support::rng::Rng;
 use crate::support::{report, scaled};
@@ -161,7 +161,7 @@ fn a_block_that_changes_under_a_call_is_read_once() {
         let block: *mut Block = shared.0.cast();
         // SAFETY: the block is ours, though it changes; what it says is the test's matter.
         let status = unsafe {
-            gate::enter(block, 0);
+            gate()(block, 0);
             (&raw const (*block).answer.status).read_volatile()
         };
         seen[status as usize % 32] += 1;
@@ -233,7 +233,7 @@ fn requests_that_change_under_a_batch_are_read_once() {
         };
         let mut block = block(operation as u32, 0, &[requests.0 as u64, COUNT as u64]);
         // SAFETY: block and requests are ours, though the latter change.
-        unsafe { gate::enter(&mut block, 0) };
+        unsafe { gate()(&mut block, 0) };
         assert_eq!(block.answer.status, 0);
         for request in 0..COUNT {
             // SAFETY: the status of a request, which only calls write.

@@ -223,7 +223,7 @@ fn a_call_leaves_nothing_in_registers_and_restores_what_is_the_callers() {
     ];
     let before = pattern();
     for (what, mut block) in calls {
-        let after = probed(gate::enter, &mut block);
+        let after = probed(ground::gate(), &mut block);
         let expected = [1, 9].contains(&block.answer.status) == ["miss", "no operation"].contains(&what);
         assert!(expected && block.answer.status != ground::UNANSWERED, "{what}: {:?}", block.answer);
         assert!(scratch(&after).iter().all(|word| *word == 0), "{what}: {after:x?}");
@@ -289,7 +289,7 @@ fn the_direction_flag_of_a_caller_does_not_reach_the_work() {
     for _ in 0..100 {
         buf.fill(0);
         assert_eq!(pattern().flags & DIRECTION, DIRECTION);
-        probed(gate::enter, &mut block);
+        probed(ground::gate(), &mut block);
         assert!(block.answer.status == 0 && buf == long);
     }
     let end = child(|| {
@@ -315,7 +315,7 @@ fn a_call_changes_no_other_key() {
             set_pkru(on, before);
             let mut buf = [0; 64];
             let mut block = get_block(b"secret", &mut buf);
-            probed(gate::enter, &mut block);
+            probed(ground::gate(), &mut block);
             let after = Pkru::read(on);
             set_pkru(on, outside);
             assert_eq!((after.0 ^ before.0) & !mine, 0, "{before:x?} {after:x?}");

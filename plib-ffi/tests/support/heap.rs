@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use plib::{Cache, CheckReport, CreateOptions};
 
+/// Modes of heaps whose clients' locks are in different places: in a file beside if root makes them, and in the heap's own.
+pub const MODES: [u32; 2] = [0o600, 0o660];
+
 /// A heap file in memory; dropped, its folder is gone.
 pub struct TestHeap {
     folder: tempfile::TempDir,

@@ -18,7 +18,9 @@ Examples:
   plib create shared --size 512m --mode 0660 --group plib
   plib create /dev/shm/mine.heap --size 64m
 
-All of the space is reserved at once: where it is not to be had, nothing is made.";
+All of the space is reserved at once: where it is not to be had, nothing is made.
+A heap that root makes for itself alone (mode 0600) gets a file NAME.lock beside it, which tells whether its clients live.
+It belongs to the heap: it has to be there, and to be moved with it.";
 
 /// The arguments of `plib create`.
 #[derive(Args)]

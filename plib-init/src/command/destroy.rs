@@ -17,7 +17,7 @@ Examples:
   plib destroy demo --yes
 
 Processes that have the heap open keep using it; its memory is given back when the last of them ends.
-A file that is not a heap is left alone.";
+The heap's lock file, if it has one, goes with it. A file that is not a heap is left alone.";
 
 /// The arguments of `plib destroy`.
 #[derive(Args)]

@@ -31,6 +31,7 @@ pub(crate) struct InfoArgs {
 pub(crate) struct Info {
     name: String,
     path: String,
+    lock_file: Option<String>,
     size: u64,
     item_size_max: u32,
     superblocks: u32,
@@ -52,6 +53,7 @@ impl Info {
         Ok(Self {
             name: short_name(&info.path),
             path: info.path.display().to_string(),
+            lock_file: info.lock_file.map(|path| path.display().to_string()),
             size: info.size,
             item_size_max: info.item_size_max,
             superblocks: info.superblocks,
@@ -80,6 +82,7 @@ pub(crate) fn write(w: &mut dyn Write, paint: Paint, info: &Info) -> io::Result<
         paint,
         &[
             ("path", info.path.clone()),
+            ("lock file", info.lock_file.clone().unwrap_or_else(|| "none; the locks are in the heap's own".into())),
             ("size", format!("{} ({} superblocks of 64 KiB)", size::format(info.size), info.superblocks)),
             ("items", info.items.to_string()),
             ("item_size_max", size::format(item_size_max)),

@@ -34,6 +34,33 @@ fn a_heap_is_made_listed_described_and_destroyed() {
 }
 
 #[test]
+fn the_lock_file_of_root_s_own_heap_is_told_of_and_goes_with_it() {
+    // SAFETY: takes nothing and cannot fail.
+    let root = unsafe { libc::geteuid() } == 0;
+    let place = Place::new();
+    let (own, _) = place.json(&["create", "own", "--size", "8m"]);
+    let lock = place.file("own.lock");
+    assert_eq!((own["lock_file"].as_str(), lock.exists()), (root.then(|| lock.to_str().unwrap()), root));
+    assert!(place.json(&["create", "shared", "--size", "8m", "--mode", "660"]).0["lock_file"].is_null());
+    assert!(place.outcome(&["info", "shared"]).stdout.contains("lock file"));
+    let (list, _) = place.json(&["list"]);
+    let names: Vec<_> = list["heaps"].as_array().unwrap().iter().map(|heap| heap["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["own", "shared"]);
+    place.outcome(&["create", "x.lock", "--size", "8m"]).refuses(2, &["x.lock", "ends with '.lock'"]);
+    if root {
+        place.outcome(&["destroy", "own.lock", "--yes"]).refuses(3, &["own.lock", "goes with its heap"]);
+        std::fs::rename(&lock, place.file("away")).unwrap();
+        place.outcome(&["info", "own"]).refuses(3, &["own.lock", "missing"]);
+        std::fs::rename(place.file("away"), &lock).unwrap();
+        std::fs::write(place.file("new.lock"), "a letter").unwrap();
+        place.outcome(&["create", "new", "--size", "8m"]).refuses(2, &["new", "something else has that name"]);
+        assert!(!place.file("new").exists());
+    }
+    place.json(&["destroy", "own", "--yes"]);
+    assert!(!lock.exists() && !place.file("own").exists());
+}
+
+#[test]
 fn options_of_create_reach_the_heap() {
     let place = Place::new();
     let args = ["create", "o", "--size", "64m", "--item-size-max", "8m", "--contexts", "24", "--huge"];

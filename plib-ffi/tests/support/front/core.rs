@@ -1,8 +1,9 @@
 //! The core with nothing above it: this file does by itself what an attaching process has to do.
 
 use std::fs::File;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use plib_core::user::{In, Out};
 use plib_core::{Client, ClientParams, ContextId, Got, Heap, Mode, Session, Status};
@@ -15,7 +16,7 @@ pub struct CoreFront {
     context: ContextId,
     value_max: usize,
     /// Locks and queries the liveness bytes; open as long as the client.
-    _liveness: OwnedFd,
+    _liveness: [File; 2],
 }
 
 /// The id of the running system, as the header keeps it.
@@ -44,21 +45,26 @@ fn map(file: &File, len: usize) -> *mut u8 {
     }
 }
 
-/// Locks the byte of a free client slot by this open file; the slot.
-fn lock_slot(file: &File, heap: &Heap) -> u32 {
-    for slot in 0..heap.geometry().clients {
-        // SAFETY: flock is plain data, and all its fields are set or may be zero.
-        let mut lock: libc::flock = unsafe { std::mem::zeroed() };
-        lock.l_type = libc::F_WRLCK as i16;
-        lock.l_start = Heap::lock_offset(slot) as i64;
-        lock.l_len = 1;
-        // SAFETY: `lock` lives through the call.
-        let locked = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &lock) } == 0;
-        if locked && !heap.slot_in_use(slot) {
-            return slot;
-        }
-    }
-    panic!("no free client slot");
+/// Locks a byte of its own by this open file; which.
+fn lock_a_byte(file: &File) -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    // Other processes count from elsewhere.
+    let lock_byte = u64::from(std::process::id()) << 16 | NEXT.fetch_add(1, Ordering::Relaxed);
+    // SAFETY: flock is plain data, and all its fields are set or may be zero.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = libc::F_RDLCK as i16;
+    lock.l_start = Heap::lock_offset(lock_byte) as i64;
+    lock.l_len = 1;
+    // SAFETY: `lock` lives through the call.
+    assert_eq!(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &lock) }, 0);
+    lock_byte
+}
+
+/// Where the lock bytes are, and whether it is the heap file itself.
+fn open_locks(path: &Path, heap: &Heap) -> File {
+    let beside = heap.geometry().lock_id != [0; 2];
+    let path = if beside { path.with_added_extension("lock") } else { path.to_path_buf() };
+    File::open(path).expect("the file with the lock bytes")
 }
 
 impl CoreFront {
@@ -70,14 +76,16 @@ impl CoreFront {
 
     /// The same under an identity (pid, start time, pid namespace) that may be anybody's, and a thread id or 0.
     pub fn open_as(path: &Path, value_max: usize, (pid, start_time, pid_namespace): (u32, u64, u64), tid: u32) -> Self {
-        let open = || File::options().read(true).write(true).open(path).expect("open");
-        let (file, liveness) = (open(), OwnedFd::from(open()));
+        let file = File::options().read(true).write(true).open(path).expect("open");
         let len = file.metadata().expect("metadata").len() as usize;
         // SAFETY: a mapping of the whole file, which stays.
         let heap = unsafe { Heap::attach(map(&file, len), len, boot_id()) };
         let heap = heap.unwrap_or_else(|fault| panic!("{fault:?}"));
+        let (locks, liveness) = (open_locks(path, &heap), open_locks(path, &heap));
+        let free = (0..heap.geometry().clients).find(|slot| !heap.slot_in_use(*slot));
         let params = ClientParams {
-            slot: lock_slot(&file, &heap),
+            slot: free.expect("a free client slot"),
+            lock_byte: lock_a_byte(&locks),
             pid,
             start_time,
             pid_namespace,
@@ -86,8 +94,7 @@ impl CoreFront {
         };
         let client = Client::register(heap, params).expect("register");
         let context = client.claim_context(tid).expect("a context");
-        // The mapping keeps the open file, and with it the lock, until this process ends.
-        CoreFront { client, context, value_max, _liveness: liveness }
+        CoreFront { client, context, value_max, _liveness: [locks, liveness] }
     }
 
     /// What looks at the heap without being inside an operation.

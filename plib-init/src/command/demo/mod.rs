@@ -104,7 +104,7 @@ impl TemporaryHeap {
     /// Takes the name away; those who have it open keep it, and nothing is left behind even if all of us are killed.
     fn unname(&self) {
         // Gone already is as good.
-        let _ = std::fs::remove_file(&self.path);
+        let _ = Cache::destroy(&self.path);
     }
 }
 

@@ -103,7 +103,9 @@ impl Diagnosis {
             ProtectionKeys::Absent => "absent",
         };
         let tiers = tiers(keys, machine::kernel_version(), machine::sealing().is_ok());
-        Self { isolation: "none", works, protection_keys, tiers, checks }
+        // What opening a heap gives here when nobody asks for more or less.
+        let isolation = if keys.on().is_some() { "guarded" } else { "none" };
+        Self { isolation, works, protection_keys, tiers, checks }
     }
 }
 
@@ -121,7 +123,7 @@ fn tiers(keys: ProtectionKeys, kernel: (u32, u32), sealing: bool) -> Vec<Tier> {
     };
     vec![
         Tier { tier: "none", machine: true, release: true, why: "programs that share a heap trust each other".into() },
-        tier("guarded", true, no_keys.clone(), "for who asks for it: PLIB_ISOLATION=guarded"),
+        tier("guarded", true, no_keys.clone(), "what every program gets, but where PLIB_ISOLATION=none"),
         tier("sealed", false, no_keys.or(old).or(unsealed), "the machine could; this release cannot yet"),
     ]
 }
@@ -156,7 +158,7 @@ fn write(w: &mut dyn Write, paint: Paint, diagnosis: &Diagnosis) -> io::Result<(
         writeln!(w, "isolation {:<8} {mark}  {}", tier.tier, tier.why)?;
     }
     let verdict = if diagnosis.works { paint.good("plib works here") } else { paint.bad("plib does not work here") };
-    writeln!(w, "\n{verdict}; isolation is '{}' unless more is asked for", diagnosis.isolation)
+    writeln!(w, "\n{verdict}; programs get isolation '{}' here", diagnosis.isolation)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ pub(super) fn checks(place: &Path) -> Vec<Check> {
     let path = place.join(format!("plib-doctor-{}", std::process::id()));
     let tried = try_heap(&path);
     // Whatever was left of it; nothing, if it could not be made.
-    let _ = fs::remove_file(&path);
+    let _ = Cache::destroy(&path);
     match tried {
         Ok(pages) => vec![Check::ok("trial heap", "made, used and removed"), huge_pages(&pages)],
         Err(e) => vec![Check::problem("trial heap", e.to_string(), "this is what `plib create` would meet")],
