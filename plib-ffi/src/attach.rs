@@ -5,10 +5,11 @@
 
 use crate::error::Error;
 use crate::kept::KeptFile;
+use crate::launch;
 use crate::liveness::Liveness;
 use crate::mapping::{self, Mapping};
 use crate::protection::{Protection, Wanted};
-use crate::{lock_file, name, process};
+use crate::{lock_file, name, process, protection};
 use plib_core::domain::Isolation;
 use plib_core::gate::{self, Gated};
 use plib_core::layout::Geometry;
@@ -29,8 +30,7 @@ const LOOKS: u32 = 100;
 /// What a process keeps of an open heap across fork.
 #[derive(Debug)]
 pub(crate) struct Record {
-    /// The heap file.
-    heap: KeptFile,
+    source: Source,
     /// The file beside it that has the lock bytes; None if the heap file has.
     lock: Option<KeptFile>,
     geometry: Geometry,
@@ -38,6 +38,15 @@ pub(crate) struct Record {
     isolation: Wanted,
     /// Where this process has it mapped; in a child of fork, where its parent had. 0 for nowhere.
     mapped: AtomicUsize,
+}
+
+/// Where the mapping comes from.
+#[derive(Debug)]
+enum Source {
+    /// The heap file, which this process can open.
+    File(KeptFile),
+    /// A launcher, which mapped it before the program began: the heap, and where it is.
+    Launcher(&'static launch::Heap, usize),
 }
 
 /// A process's attachment: its mapping and its place among the clients. It does not survive fork.
@@ -61,6 +70,9 @@ pub(crate) enum Way {
 impl Record {
     /// Opens the file, and its lock file, and checks that they are a heap's, without mapping anything.
     pub fn open(path: &Path, isolation: Wanted) -> Result<Self, Error> {
+        if let Some((heap, base)) = launch::here().and_then(|launch| launch.find(path)) {
+            return Self::of_launcher(heap, base, isolation);
+        }
         for _ in 0..LOOKS {
             match Self::look(path, isolation) {
                 Err(Error::LockFile { .. }) => process::pause(Duration::from_millis(1)),
@@ -70,18 +82,30 @@ impl Record {
         Self::look(path, isolation)
     }
 
+    /// Of a heap that a launcher mapped: its lock file is all that needs to be opened.
+    fn of_launcher(heap: &'static launch::Heap, base: usize, isolation: Wanted) -> Result<Self, Error> {
+        const ROOT: u32 = 0;
+        let geometry = *heap.geometry();
+        let lock = lock_file::open(heap.path(), ROOT, geometry.lock_id)?;
+        let source = Source::Launcher(heap, base);
+        Ok(Self { source, lock: Some(lock), geometry, isolation, mapped: AtomicUsize::new(0) })
+    }
+
     fn look(path: &Path, isolation: Wanted) -> Result<Self, Error> {
-        let (file, metadata) = name::open_regular(path, true)?;
+        let (file, metadata) = name::open_regular(path, true).map_err(|e| is_for_launcher(e, path))?;
         let geometry = probe(&file, &metadata, path)?;
         let heap = KeptFile::new(path, true, file, &metadata);
         let is_beside = geometry.lock_id != [0; 2];
         let lock = is_beside.then(|| lock_file::open(heap.path(), metadata.uid(), geometry.lock_id)).transpose()?;
-        Ok(Self { heap, lock, geometry, isolation, mapped: AtomicUsize::new(0) })
+        Ok(Self { source: Source::File(heap), lock, geometry, isolation, mapped: AtomicUsize::new(0) })
     }
 
     /// The file's path.
     pub fn path(&self) -> &Path {
-        self.heap.path()
+        match &self.source {
+            Source::File(file) => file.path(),
+            Source::Launcher(heap, _) => heap.path(),
+        }
     }
 
     /// The path of the lock file, if there is one.
@@ -102,9 +126,10 @@ impl Record {
     /// Keeps everything else out of where a parent had the heap mapped: an operation of its, which a signal handler's child may
     /// return into, must find nothing there.
     pub fn fence(&self) {
-        match self.mapped.swap(0, Ordering::Relaxed) {
-            0 => {}
-            base => mapping::fence(base, self.geometry.size as usize),
+        match (self.mapped.swap(0, Ordering::Relaxed), &self.source) {
+            // A launcher's stays mapped in children, whose gates know of no operation of their parents'.
+            (0, _) | (_, Source::Launcher(..)) => {}
+            (base, Source::File(_)) => mapping::fence(base, self.geometry.size as usize),
         }
     }
 
@@ -114,8 +139,7 @@ impl Record {
         plant_from_environment();
         let path = self.path();
         let io = |doing| move |e| Error::io(doing, path, e);
-        let protection = self.isolation.protection()?;
-        let mapping = self.map(protection)?;
+        let (protection, mapping) = self.map()?;
         let liveness = self.begin_to_live()?;
         let boot_id = process::boot_id().map_err(io("read the boot id for"))?;
         process::register_barrier();
@@ -137,10 +161,23 @@ impl Record {
         Ok(Attachment { way, mapping, liveness, slot, geometry: self.geometry })
     }
 
+    /// What guards the heap, and a mapping of it.
+    fn map(&self) -> Result<(Option<&'static Protection>, Mapping), Error> {
+        match &self.source {
+            Source::File(file) => {
+                let protection = self.isolation.protection()?;
+                Ok((protection, self.map_file(file, protection)?))
+            }
+            Source::Launcher(_, base) => {
+                Ok((protection::launched(), Mapping::of_launcher(*base, self.geometry.size as usize)))
+            }
+        }
+    }
+
     /// A fresh mapping of the heap, which children of fork do not get.
-    fn map(&self, protection: Option<&Protection>) -> Result<Mapping, Error> {
+    fn map_file(&self, heap: &KeptFile, protection: Option<&Protection>) -> Result<Mapping, Error> {
         let io = |doing| move |e| Error::io(doing, self.path(), e);
-        let (file, metadata) = self.heap.reopen()?;
+        let (file, metadata) = heap.reopen()?;
         // Checked again: a child may attach long after its parent did.
         let geometry = probe(&file, &metadata, self.path())?;
         if geometry != self.geometry {
@@ -154,7 +191,10 @@ impl Record {
 
     /// Locks a byte, from here to the end of this address space.
     fn begin_to_live(&self) -> Result<Liveness, Error> {
-        let locks = self.lock.as_ref().unwrap_or(&self.heap);
+        let locks = match (&self.lock, &self.source) {
+            (Some(locks), _) | (None, Source::File(locks)) => locks,
+            (None, Source::Launcher(heap, _)) => return Err(Error::NoHeap(heap.path().to_path_buf())),
+        };
         let (file, _) = locks.reopen().map_err(|e| match e {
             // The lock file went, and so did the heap.
             Error::NoHeap(_) => Error::NoHeap(self.path().to_path_buf()),
@@ -165,7 +205,23 @@ impl Record {
 
     /// The file's owner, group and mode now; None if the program closed the kept descriptor.
     pub fn owner(&self) -> Option<(u32, u32, u32)> {
-        self.heap.status().map(|stat| (stat.st_uid, stat.st_gid, stat.st_mode))
+        match &self.source {
+            Source::File(file) => file.status().map(|stat| (stat.st_uid, stat.st_gid, stat.st_mode)),
+            Source::Launcher(heap, _) => heap.status().map(|there| (there.uid(), there.gid(), there.mode())),
+        }
+    }
+}
+
+/// Says so where permission is missing for a heap that is root's alone.
+fn is_for_launcher(e: Error, path: &Path) -> Error {
+    const OTHERS: u32 = 0o077;
+    let is_roots_alone = |there: Metadata| there.uid() == 0 && there.mode() & OTHERS == 0;
+    match e {
+        Error::Permission { .. } if std::fs::symlink_metadata(path).is_ok_and(is_roots_alone) => {
+            let error = if launch::is_of_another_build() { Error::OtherLauncher } else { Error::ForLauncher };
+            error(path.to_path_buf())
+        }
+        e => e,
     }
 }
 
@@ -295,7 +351,7 @@ fn plant_from_environment() {
 }
 
 /// Reads and checks the header page. Nothing of the file is trusted, and nothing of it is mapped.
-fn probe(file: &File, metadata: &Metadata, path: &Path) -> Result<Geometry, Error> {
+pub(crate) fn probe(file: &File, metadata: &Metadata, path: &Path) -> Result<Geometry, Error> {
     let mut page = [0; HEADER];
     match file.read_exact_at(&mut page, 0) {
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {

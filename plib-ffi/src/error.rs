@@ -113,6 +113,18 @@ pub enum Error {
         /// On which file.
         path: PathBuf,
     },
+    /// The heap is root's alone: it is for programs that are started with it.
+    #[error(
+        "no permission to open {}: it is root's alone, for programs that are started with it (`plib run --heap NAME -- PROGRAM`). \
+         A program that such a program executes has it no longer", .0.display()
+    )]
+    ForLauncher(PathBuf),
+    /// The program was started with heaps by a `plib run` of another build.
+    #[error(
+        "no permission to open {}: this program was started with heaps, but by the `plib run` of another build than its library; \
+         install both from one", .0.display()
+    )]
+    OtherLauncher(PathBuf),
     /// The file system or memory has not the space.
     #[error(
         "no space for {}: {wanted} bytes wanted, {free} free; create a smaller heap, remove others (`plib destroy`), or \
@@ -234,7 +246,7 @@ impl Error {
             Self::NoHeap(_) => Status::NoHeap,
             Self::AlreadyExists(_) => Status::Exists,
             Self::NoMemory { .. } => Status::NoMemory,
-            Self::Permission { .. } => Status::Permission,
+            Self::Permission { .. } | Self::ForLauncher(_) | Self::OtherLauncher(_) => Status::Permission,
             Self::NoSpace { .. } => Status::NoSpace,
             Self::NotAHeap { .. } => Status::NotAHeap,
             Self::Layout { .. } => Status::Layout,
@@ -271,6 +283,8 @@ impl Error {
             | Self::NoHeap(_)
             | Self::AlreadyExists(_)
             | Self::Permission { .. }
+            | Self::ForLauncher(_)
+            | Self::OtherLauncher(_)
             | Self::NoSpace { .. }
             | Self::NotAHeap { .. }
             | Self::LockFile { .. }

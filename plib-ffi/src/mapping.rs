@@ -9,7 +9,7 @@ use std::os::fd::BorrowedFd;
 use std::ptr::null_mut;
 
 /// Mappings start at a multiple of this, so that huge pages fit.
-const ALIGNMENT: usize = 2 << 20;
+pub(crate) const ALIGNMENT: usize = 2 << 20;
 const PAGE: usize = 4096;
 
 /// A shared mapping of a whole file, readable and writable (behind a key for who has it open), taken away again on drop.
@@ -17,7 +17,7 @@ const PAGE: usize = 4096;
 pub(crate) struct Mapping {
     base: *mut u8,
     len: usize,
-    /// Bytes that are mapped: whole pages.
+    /// Bytes that are mapped: whole pages. 0 for a mapping that is not ours to take away.
     mapped: usize,
 }
 
@@ -71,6 +71,11 @@ impl Mapping {
         Ok(mapping)
     }
 
+    /// One that a launcher made, and that stays until the process ends.
+    pub fn of_launcher(base: usize, len: usize) -> Self {
+        Self { base: std::ptr::with_exposed_provenance_mut(base), len, mapped: 0 }
+    }
+
     /// Keeps the mapping out of children of fork.
     pub fn keep_from_children(&self) -> io::Result<()> {
         self.advise(libc::MADV_DONTFORK)
@@ -120,7 +125,9 @@ pub(crate) fn fence(base: usize, len: usize) {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and whoever drops it has no pointers into it left.
-        unsafe { libc::munmap(self.base.cast(), self.mapped) };
+        if self.mapped > 0 {
+            // SAFETY: the mapping is ours, and whoever drops it has no pointers into it left.
+            unsafe { libc::munmap(self.base.cast(), self.mapped) };
+        }
     }
 }

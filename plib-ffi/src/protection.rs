@@ -3,10 +3,11 @@
 
 use crate::error::{Error, isolation_name};
 use crate::image::Image;
+use crate::launch::{self, Launch};
 use crate::{process, signals};
 use plib_core::domain::Protection::ReadWrite;
 use plib_core::domain::{Access, Isolation, KeysOn, Pkru, ProtectionKey, ProtectionKeys};
-use plib_core::gate::{Gated, SEATS, STACKS, STRIDE, Settings, VAULT_SIZE};
+use plib_core::gate::{Gated, Launched, SEATS, STACKS, STRIDE, Settings, VAULT_SIZE};
 use plib_core::sys::Errno;
 use std::io;
 use std::ptr::null_mut;
@@ -102,6 +103,12 @@ fn get() -> Result<&'static Protection, Missing> {
     PROTECTION.get_or_init(Protection::new).as_ref().map_err(|missing| *missing)
 }
 
+/// What guards the heaps that a launcher mapped into this process; None if there was none. To be called under the opening lock.
+pub(crate) fn launched() -> Option<&'static Protection> {
+    static LAUNCHED: OnceLock<Option<Protection>> = OnceLock::new();
+    LAUNCHED.get_or_init(|| launch::here().map(Protection::of_launcher)).as_ref()
+}
+
 /// Whether there are protection keys, as far as processor and kernel go.
 fn detect() -> Result<KeysOn, Missing> {
     match ProtectionKeys::detect() {
@@ -112,8 +119,16 @@ fn detect() -> Result<KeysOn, Missing> {
 }
 
 impl Protection {
+    fn of_launcher(launch: &Launch) -> Self {
+        let &Launch { key, vault, image, .. } = launch;
+        signals::begin(image);
+        Self { key, vault, region: VAULT_SIZE, image }
+    }
+
     fn new() -> Result<Self, Missing> {
         let on = detect()?;
+        // Its image takes signals first: that is what its constants say.
+        launched();
         // Closed for this thread. For the others it never was open, unless somebody had it before us and gave it back open.
         let key = ProtectionKey::allocate(on, Access::Closed).map_err(|Errno(number)| Missing::Refused(number))?;
         let refused = |e: io::Error| Missing::Refused(e.raw_os_error().unwrap_or(0));
@@ -126,6 +141,7 @@ impl Protection {
                 region,
                 vdso: process::vdso(),
                 stub: signals::stub_with(image),
+                launched: Launched::NONE,
             };
             let image = Image::map(settings).inspect_err(|_| {
                 // SAFETY: the vault, which nobody else knows of.
