@@ -35,6 +35,8 @@ pub struct Caller {
     uid: Uid,
     gid: Gid,
     power: Power,
+    /// Whether that is what it takes to run a program.
+    enough: bool,
 }
 
 impl Caller {
@@ -58,7 +60,7 @@ impl Caller {
                 set_capabilities(None, aside).map_err(RunError::system("capset(none effective)"))?;
             }
         }
-        Ok(Self { uid, gid, power })
+        Ok(Self { uid, gid, power, enough: sets.permitted.contains(NEEDED) })
     }
 
     /// Gives up for good what was put aside.
@@ -82,7 +84,7 @@ impl Caller {
     }
 
     /// Takes up again what was put aside. Refuses if that is too little to run a program.
-    pub(super) fn rise(&self) -> Result<(), RunError> {
+    pub fn rise(&self) -> Result<(), RunError> {
         if self.power == Power::SetUid {
             seteuid(Uid::from_raw(0)).map_err(RunError::system("seteuid(0)"))?;
         }
@@ -107,6 +109,11 @@ impl Caller {
     /// The user's group.
     pub fn gid(&self) -> Gid {
         self.gid
+    }
+
+    /// Whether the privileges were what it takes to run a program, when this process began.
+    pub fn is_enough(&self) -> bool {
+        self.power != Power::None && self.enough
     }
 
     /// Where the privileges come from.

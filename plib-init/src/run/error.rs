@@ -79,7 +79,7 @@ pub enum RunError {
 
 impl RunError {
     /// What is in the way, what is wrong with it, what would help.
-    pub(super) fn refused(what: impl Into<String>, why: impl Into<String>, fix: impl Into<String>) -> Self {
+    pub fn refused(what: impl Into<String>, why: impl Into<String>, fix: impl Into<String>) -> Self {
         Self::Refused { what: what.into(), why: why.into(), fix: fix.into() }
     }
 

@@ -44,8 +44,8 @@ impl HeapFile {
         Ok(Self { path: path.to_path_buf(), file: file.into(), device: stat.st_dev, inode: stat.st_ino })
     }
 
-    /// Opens the lock file beside the heap, which everybody may read and nobody but root write.
-    pub fn open_locks(&self, path: &Path) -> Result<File, RunError> {
+    /// Looks at the lock file beside the heap, which everybody may read and nobody but root write.
+    pub fn check_locks(&self, path: &Path) -> Result<(), RunError> {
         let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(no_locks(path));
         };
@@ -55,12 +55,12 @@ impl HeapFile {
             errno => not_opened(path, errno),
         })?;
         let stat = look_at(&file, path)?;
-        if kind(&stat) != libc::S_IFREG || stat.st_uid != 0 || stat.st_mode & OPEN_TO_OTHERS != 0 || stat.st_nlink != 1
-        {
+        let is_roots = kind(&stat) == libc::S_IFREG && stat.st_uid == 0 && stat.st_nlink == 1;
+        if !is_roots || stat.st_mode & OPEN_TO_OTHERS != 0 {
             let why = "is not root's alone: a file without links that only root may write";
             return Err(RunError::refused(path.display().to_string(), why, "destroy the heap and create it again"));
         }
-        Ok(file.into())
+        Ok(())
     }
 }
 

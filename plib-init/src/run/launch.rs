@@ -31,7 +31,7 @@ pub fn launch(
     identity: &Identity,
     program: &Program,
     work: impl FnOnce(&mut Remote) -> Result<(), RunError>,
-    tell: impl FnOnce(&RunError),
+    tell: impl Fn(RunError),
 ) -> RunError {
     match become_program(caller, identity, program, work, tell) {
         Err(e) => e,
@@ -47,7 +47,7 @@ fn become_program(
     identity: &Identity,
     program: &Program,
     work: impl FnOnce(&mut Remote) -> Result<(), RunError>,
-    tell: impl FnOnce(&RunError),
+    tell: impl Fn(RunError),
 ) -> Result<Never, RunError> {
     let arguments = program.arguments()?;
     caller.rise()?;
@@ -55,7 +55,7 @@ fn become_program(
     let (mine, its) = UnixStream::pair().map_err(RunError::system("socketpair"))?;
     if fork_stranger()? {
         drop(mine);
-        end_tracer(trace(pid, caller, identity, its, work), tell);
+        end_tracer(trace(pid, caller, identity, its, work, &tell), &tell);
     }
     drop(its);
     await_seized(mine)?;
@@ -137,6 +137,7 @@ fn trace(
     identity: &Identity,
     program: UnixStream,
     work: impl FnOnce(&mut Remote) -> Result<(), RunError>,
+    tell: impl Fn(RunError),
 ) -> Result<(), RunError> {
     keep_to_itself(caller)?;
     let Some(traced) = seize(pid, program)? else { return Ok(()) };
@@ -148,10 +149,13 @@ fn trace(
     let done = work(&mut remote).and_then(|()| finish(&mut remote, identity));
     match done {
         Ok(()) => remote.release(),
+        Err(RunError::Gone) => Ok(()),
         Err(e) => {
+            // Before its parent sees it end.
+            tell(e);
             // If not even that works, our end is its.
             let _ = remote.end(FAILED);
-            Err(e)
+            Ok(())
         }
     }
 }
@@ -231,11 +235,12 @@ fn finish(remote: &mut Remote, identity: &Identity) -> Result<(), RunError> {
 }
 
 /// Ends T. It leaves nothing to be flushed, and runs nothing of P's.
-fn end_tracer(result: Result<(), RunError>, tell: impl FnOnce(&RunError)) -> ! {
-    match &result {
+fn end_tracer(result: Result<(), RunError>, tell: impl Fn(RunError)) -> ! {
+    let status = i32::from(result.is_err());
+    match result {
         Ok(()) | Err(RunError::Gone) => {}
         Err(e) => tell(e),
     }
     // SAFETY: ends this process.
-    unsafe { libc::_exit(i32::from(result.is_err())) }
+    unsafe { libc::_exit(status) }
 }

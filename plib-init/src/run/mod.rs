@@ -7,6 +7,7 @@
 //! | `identity` | whom the program runs as, and becoming that |
 //! | `program` | the program, and executing it |
 //! | `launch` | the two processes of a launch |
+//! | `inject` | what is put into the new program |
 //! | `ptrace`, `remote` | system calls in the new program |
 //! | `status` | whether it has privileges left |
 //! | `error` | what can go wrong |
@@ -18,6 +19,7 @@ pub mod caller;
 pub mod error;
 pub mod heap_file;
 pub mod identity;
+pub mod inject;
 pub mod launch;
 pub mod program;
 mod ptrace;

@@ -85,7 +85,7 @@ impl Traced {
     }
 
     /// Lets it go on to the beginning or the end of a system call.
-    pub fn to_system_call(self) -> Result<(), RunError> {
+    pub fn go_to_system_call(self) -> Result<(), RunError> {
         self.request(libc::PTRACE_SYSCALL, 0, 0).map_err(failed("ptrace(PTRACE_SYSCALL)"))
     }
 

@@ -29,7 +29,7 @@ pub struct Remote {
     registers: Registers,
     word: u64,
     blocked: u64,
-    /// A page for what calls read and write there.
+    /// A page for what calls read there; 0 until one needs it.
     scratch: u64,
     /// The signal that stopped it as a job meanwhile; 0 for none.
     job: c_int,
@@ -65,7 +65,7 @@ impl Remote {
         let none = traced.registers()?;
         let mut remote = Self { traced, memory, registers: none, word: 0, blocked, scratch: 0, job: 0 };
         // Out of execve, which would overwrite the registers.
-        remote.to_system_call("at the end of execve")?;
+        remote.run_to_system_call("at the end of execve")?;
         remote.registers = traced.registers()?;
         if remote.registers.cs != CODE64 {
             let fix = "plib's library is for 64-bit programs: use one";
@@ -73,7 +73,6 @@ impl Remote {
         }
         remote.word = traced.word(remote.place())?;
         traced.set_word(remote.place(), remote.word & !0xffff | SYSCALL)?;
-        remote.scratch = remote.call(MAP_SCRATCH, anonymous(SCRATCH))?;
         Ok(remote)
     }
 
@@ -90,7 +89,7 @@ impl Remote {
     /// Has it do a system call; what that answered.
     pub fn call(&mut self, call: Call, arguments: [u64; 6]) -> Result<u64, RunError> {
         self.begin(call, arguments)?;
-        self.to_system_call("at the end of a system call")?;
+        self.run_to_system_call("at the end of a system call")?;
         match self.traced.registers()?.rax {
             result if result <= u64::MAX - ERRNO_MAX => Ok(result),
             error => {
@@ -106,13 +105,13 @@ impl Remote {
         let rip = self.place();
         let registers = Registers { rip, rax, orig_rax, rdi, rsi, rdx, r10, r8, r9, ..self.registers };
         self.traced.set_registers(&registers)?;
-        self.to_system_call("at the beginning of a system call")
+        self.run_to_system_call("at the beginning of a system call")
     }
 
     /// Lets it go on to the next beginning or end of a system call.
-    fn to_system_call(&mut self, wanted: &'static str) -> Result<(), RunError> {
+    fn run_to_system_call(&mut self, wanted: &'static str) -> Result<(), RunError> {
         loop {
-            self.traced.to_system_call()?;
+            self.traced.go_to_system_call()?;
             match self.traced.wait()? {
                 Stop::SystemCall => return Ok(()),
                 // SIGSTOP, the only one that cannot be blocked: it gets it in the end.
@@ -138,10 +137,13 @@ impl Remote {
     }
 
     /// Puts bytes into the page for that, and gives their address.
-    pub fn scratch(&self, bytes: &[u8]) -> Result<u64, RunError> {
+    pub fn scratch(&mut self, bytes: &[u8]) -> Result<u64, RunError> {
         if bytes.len() > SCRATCH {
             let source = io::Error::from_raw_os_error(libc::ENAMETOOLONG);
             return Err(RunError::Remote { call: "an argument", source });
+        }
+        if self.scratch == 0 {
+            self.scratch = self.call(MAP_SCRATCH, anonymous(SCRATCH))?;
         }
         self.write(self.scratch, bytes)?;
         Ok(self.scratch)
@@ -149,7 +151,9 @@ impl Remote {
 
     /// Puts everything back, and lets it begin.
     pub(super) fn release(mut self) -> Result<(), RunError> {
-        self.call(UNMAP_SCRATCH, [self.scratch, SCRATCH as u64, 0, 0, 0, 0])?;
+        if self.scratch != 0 {
+            self.call(UNMAP_SCRATCH, [self.scratch, SCRATCH as u64, 0, 0, 0, 0])?;
+        }
         self.traced.set_word(self.place(), self.word)?;
         self.traced.set_registers(&self.registers)?;
         self.traced.set_blocked(self.blocked)?;
