@@ -1,5 +1,5 @@
 //! The two processes of a launch, without protection keys: what the program is, what it keeps, what it has no longer, and what
-//! happens when one of the two dies. Needs root.
+//! happens when one of the two dies. For root; for others it is left out.
 //!
 //! The program of this test is three: without arguments it runs the tests, `start` launches a program as `plib run` does, but with work
 //! of the test's own, and `report` is the program that is launched.
@@ -52,8 +52,8 @@ fn main() -> ExitCode {
 fn run(arguments: &[String]) -> ExitCode {
     // SAFETY: takes nothing and cannot fail.
     if unsafe { libc::geteuid() } != 0 {
-        eprintln!("launch: these tests need root, since what they start gives privileges up");
-        return ExitCode::FAILURE;
+        eprintln!("launch: left out: these tests need root, since what they start gives privileges up");
+        return ExitCode::SUCCESS;
     }
     let wanted = arguments.iter().find(|argument| !argument.starts_with('-'));
     let tests: Vec<&Test> = TESTS.iter().filter(|(name, _)| wanted.is_none_or(|part| name.contains(part))).collect();

@@ -38,6 +38,7 @@ fn unusual(command: &mut Command) -> &mut Command {
         unsafe {
             libc::signal(libc::SIGHUP, libc::SIG_IGN);
             libc::signal(libc::SIGPIPE, libc::SIG_IGN);
+            libc::signal(libc::SIGCHLD, libc::SIG_IGN);
             let mut blocked: libc::sigset_t = std::mem::zeroed();
             for signal in [libc::SIGCHLD, libc::SIGUSR1, libc::SIGRTMIN()] {
                 libc::sigaddset(&raw mut blocked, signal);

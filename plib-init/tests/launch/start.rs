@@ -47,10 +47,11 @@ pub fn main(arguments: &[String]) -> ExitCode {
         None => Identity::of_caller(&caller),
     };
     let program = Program { command: arguments.map(OsString::from).collect(), environment };
-    let tell = |e: &RunError| eprintln!("start: {e}");
+    let tell = |e: RunError| eprintln!("start: {e}");
     let error = launch(&caller, &identity, &program, |remote| do_work(&work, remote), tell);
-    tell(&error);
-    ExitCode::from(error.exit())
+    let code = error.exit();
+    tell(error);
+    ExitCode::from(code)
 }
 
 fn do_work(kind: &str, remote: &mut Remote) -> Result<(), RunError> {

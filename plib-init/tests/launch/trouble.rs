@@ -101,8 +101,10 @@ pub fn a_tracer_killed_takes_its_program_along() {
     eprintln!("trouble: tracer killed, program gone");
 }
 
+type Attack = (&'static str, fn(i32) -> bool);
+
 /// Ways of a user to get at a process: whether each succeeds.
-const ATTACKS: [(&str, fn(i32) -> bool); 5] = [
+const ATTACKS: [Attack; 5] = [
     ("ptrace", |pid| {
         // SAFETY: takes numbers; what was attached to is let go of when the attacker ends.
         unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0, 0) == 0 }
