@@ -212,14 +212,17 @@ impl Record {
     }
 }
 
-/// Says so where permission is missing for a heap that is root's alone.
+/// Says what helps where permission is missing for a heap that is root's alone.
 fn is_for_launcher(e: Error, path: &Path) -> Error {
     const OTHERS: u32 = 0o077;
+    const ROOTS: &str = "by its mode the heap is root's alone, for programs that are started with it: `plib run --heap NAME -- PROGRAM` \
+                         (a program that such a program executes has it no longer)";
+    const OTHER: &str = "by its mode the heap is root's alone; this program was started with it, but by the `plib run` of another build \
+                         than its library: install both from one";
     let is_roots_alone = |there: Metadata| there.uid() == 0 && there.mode() & OTHERS == 0;
     match e {
-        Error::Permission { .. } if std::fs::symlink_metadata(path).is_ok_and(is_roots_alone) => {
-            let error = if launch::is_of_another_build() { Error::OtherLauncher } else { Error::ForLauncher };
-            error(path.to_path_buf())
+        Error::Permission { doing, path: heap, .. } if std::fs::symlink_metadata(path).is_ok_and(is_roots_alone) => {
+            Error::Permission { doing, path: heap, remedy: if launch::is_of_another_build() { OTHER } else { ROOTS } }
         }
         e => e,
     }

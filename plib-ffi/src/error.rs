@@ -106,25 +106,15 @@ pub enum Error {
         size: u64,
     },
     /// The file's mode does not allow it.
-    #[error("no permission to {doing} {}; its owner can allow it by the heap's mode and group", path.display())]
+    #[error("no permission to {doing} {}: {remedy}", path.display())]
     Permission {
         /// What was tried.
         doing: &'static str,
         /// On which file.
         path: PathBuf,
+        /// What would help.
+        remedy: &'static str,
     },
-    /// The heap is root's alone: it is for programs that are started with it.
-    #[error(
-        "no permission to open {}: it is root's alone, for programs that are started with it (`plib run --heap NAME -- PROGRAM`). \
-         A program that such a program executes has it no longer", .0.display()
-    )]
-    ForLauncher(PathBuf),
-    /// The program was started with heaps by a `plib run` of another build.
-    #[error(
-        "no permission to open {}: this program was started with heaps, but by the `plib run` of another build than its library; \
-         install both from one", .0.display()
-    )]
-    OtherLauncher(PathBuf),
     /// The file system or memory has not the space.
     #[error(
         "no space for {}: {wanted} bytes wanted, {free} free; create a smaller heap, remove others (`plib destroy`), or \
@@ -246,7 +236,7 @@ impl Error {
             Self::NoHeap(_) => Status::NoHeap,
             Self::AlreadyExists(_) => Status::Exists,
             Self::NoMemory { .. } => Status::NoMemory,
-            Self::Permission { .. } | Self::ForLauncher(_) | Self::OtherLauncher(_) => Status::Permission,
+            Self::Permission { .. } => Status::Permission,
             Self::NoSpace { .. } => Status::NoSpace,
             Self::NotAHeap { .. } => Status::NotAHeap,
             Self::Layout { .. } => Status::Layout,
@@ -283,8 +273,6 @@ impl Error {
             | Self::NoHeap(_)
             | Self::AlreadyExists(_)
             | Self::Permission { .. }
-            | Self::ForLauncher(_)
-            | Self::OtherLauncher(_)
             | Self::NoSpace { .. }
             | Self::NotAHeap { .. }
             | Self::LockFile { .. }
@@ -299,7 +287,9 @@ impl Error {
     pub(crate) fn io(doing: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_path_buf();
         match source.raw_os_error() {
-            Some(libc::EACCES | libc::EPERM | libc::EROFS) => Self::Permission { doing, path },
+            Some(libc::EACCES | libc::EPERM | libc::EROFS) => {
+                Self::Permission { doing, path, remedy: "its owner can allow it by the heap's mode and group" }
+            }
             Some(libc::EEXIST) => Self::AlreadyExists(path),
             _ => Self::Io { doing, path, source },
         }
