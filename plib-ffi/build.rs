@@ -17,6 +17,8 @@ use std::{env, fs};
 const PAGE: u64 = 4096;
 /// The last word of the image's table.
 const CONSTANTS: u64 = 5;
+/// Its first (plib-core/src/gate/image.rs).
+const MAGIC: u64 = u64::from_le_bytes(*b"plib img");
 
 fn main() -> Result<(), Box<dyn Error>> {
     // Programs linked today go on with any later 0.x that keeps the ABI.
@@ -40,7 +42,14 @@ fn compile(out: &Path) -> Result<PathBuf, Box<dyn Error>> {
     let (core, image) = (root.join("plib-core/src"), root.join("plib-image/src"));
     let core_library = out.join("libplib_core.rlib");
     let elf = out.join("libplib_image.so");
-    let common = ["--edition=2024", "-Copt-level=3", "-Cpanic=abort", "-Ccodegen-units=1", "--cap-lints=allow"];
+    let common = [
+        "--edition=2024",
+        "-Ctarget-feature=-crt-static",
+        "-Copt-level=3",
+        "-Cpanic=abort",
+        "-Ccodegen-units=1",
+        "--cap-lints=allow",
+    ];
     // No path of the machine that builds it is of any interest.
     let remap: OsString = ["--remap-path-prefix=".as_ref(), root.as_os_str(), "=.".as_ref()].into_iter().collect();
     let rustc = |crate_name: &str, source: &Path| {
@@ -56,7 +65,8 @@ fn compile(out: &Path) -> Result<PathBuf, Box<dyn Error>> {
         command
     };
     run(rustc("plib_core", &core).args(["--crate-type=rlib"]).arg("-o").arg(&core_library))?;
-    let alone = "-Clink-arg=-Wl,-z,defs,-z,separate-code,-z,relro,-z,now,-z,noexecstack,-Bsymbolic,--build-id=none";
+    let alone =
+        "-Clink-arg=-Wl,-z,defs,-z,text,-z,separate-code,-z,relro,-z,now,-z,noexecstack,-Bsymbolic,--build-id=none";
     run(rustc("plib_image", &image)
         .args(["--crate-type=cdylib", "--cfg=plib_image", "-Clto=fat", "-Cstrip=symbols"])
         .args(["-Clink-arg=-nostdlib", "-Clink-arg=-nostartfiles", alone])
@@ -106,6 +116,13 @@ impl Flat {
         let table = table.ok_or("the image has no table")?.address();
         let mut flat = Self { bytes, parts: parts(&elf)?, words, table };
         flat.set_constants_apart()?;
+        // Words are written before the image is used, which only parts allow that are not executable.
+        let writable = |at: u64| {
+            flat.parts.iter().any(|(start, end, how)| *start <= at && at + 8 <= *end && *how != "ReadExecute")
+        };
+        if !flat.words.iter().all(|(at, _)| writable(*at)) {
+            return Err("a relocation is in the code".into());
+        }
         Ok(flat)
     }
 
@@ -118,6 +135,19 @@ impl Flat {
         let split = [(start, from, protection), (from, to, "Read"), (to, end, protection)];
         self.parts.splice(index..=index, split.into_iter().filter(|(start, end, _)| start < end));
         Ok(())
+    }
+
+    /// What the table says that program and image must agree on.
+    fn abi(&self) -> Result<u64, Box<dyn Error>> {
+        let word = |index: usize| {
+            let at = usize::try_from(self.table)? + 8 * index;
+            let bytes = self.bytes.get(at..at + 8).ok_or("the table is not in the image")?;
+            Ok::<_, Box<dyn Error>>(u64::from_le_bytes(bytes.try_into()?))
+        };
+        if word(0)? != MAGIC {
+            return Err("the image's table does not begin as it should".into());
+        }
+        word(1)
     }
 
     /// The address in a word of the table.
@@ -136,6 +166,7 @@ impl Flat {
         }
         writeln!(text, "];")?;
         writeln!(text, "const WORDS: &[(usize, usize)] = &{:#x?};", self.words)?;
+        writeln!(text, "const IMAGE_ABI: u64 = {:#x};", self.abi()?)?;
         for (index, name) in (2..=CONSTANTS).zip(["ENTER", "ON_SIGNAL", "HANDLERS", "CONSTANTS"]) {
             writeln!(text, "const {name}: usize = {:#x};", self.entry(index)?)?;
         }

@@ -27,6 +27,7 @@ impl Arena {
             boot_id: [5, 6],
             created: 7,
             lock_id: [0; 2],
+            readable: false,
         };
         let layout = Layout::from_size_align(params.size as usize, 1 << 16).unwrap();
         // SAFETY: fresh, zeroed, aligned memory of this size, which goes only with the arena.

@@ -1,6 +1,6 @@
 //! Batches: all buckets are asked for first, then all blocks, then the work is done, so that the memory answers in parallel.
 
-use crate::cache::{Key, Mode};
+use crate::cache::{Key, Mode, Reader, Reading};
 use crate::client::Op;
 use crate::status::Status;
 use crate::user::{In, Out};
@@ -70,17 +70,17 @@ pub struct DeleteRequest {
     pub pad: u32,
 }
 
-impl Op<'_> {
+impl<R: Reader> Reading<'_, R> {
     /// Copies the keys of a part of a batch, and has their buckets and blocks brought near.
     ///
     /// # Safety
     /// The keys are readable.
     #[inline(always)]
-    unsafe fn approach(&self, names: impl Iterator<Item = In>, keys: &mut [(Key, Result<(), Status>); WIDTH]) {
+    unsafe fn approach(self, names: impl Iterator<Item = In>, keys: &mut [(Key, Result<(), Status>); WIDTH]) {
         let mut count = 0;
         for ((key, checked), name) in keys.iter_mut().zip(names) {
             // SAFETY: passed on.
-            *checked = unsafe { key.read(self, name) };
+            *checked = unsafe { key.read(self.heap(), name) };
             if checked.is_ok() {
                 self.prefetch_bucket(key.hash);
             }
@@ -97,7 +97,7 @@ impl Op<'_> {
     ///
     /// # Safety
     /// Every request's key is readable and its buffer writable.
-    pub unsafe fn get_many(&self, requests: &mut [GetRequest]) {
+    pub unsafe fn get_many(self, requests: &mut [GetRequest]) {
         for part in requests.chunks_mut(WIDTH) {
             let mut keys = [const { (Key::blank(), Err(Status::Key)) }; WIDTH];
             // SAFETY: passed on.
@@ -105,7 +105,7 @@ impl Op<'_> {
             for (request, (key, checked)) in part.iter_mut().zip(&keys) {
                 let result = checked.and_then(|()| {
                     let out = Out { ptr: request.buf, len: request.buf_len };
-                    if !self.heap.protected().admits(out.ptr, out.len) {
+                    if !self.heap().protected().admits(out.ptr, out.len) {
                         return Err(Status::Invalid);
                     }
                     self.get_copied(key, out)
@@ -123,7 +123,9 @@ impl Op<'_> {
             }
         }
     }
+}
 
+impl Op<'_> {
     /// Many sets.
     ///
     /// # Safety
@@ -132,7 +134,7 @@ impl Op<'_> {
         for part in requests.chunks_mut(WIDTH) {
             let mut keys = [const { (Key::blank(), Err(Status::Key)) }; WIDTH];
             // SAFETY: passed on.
-            unsafe { self.approach(part.iter().map(|r| In { ptr: r.key, len: r.key_len }), &mut keys) };
+            unsafe { self.reading().approach(part.iter().map(|r| In { ptr: r.key, len: r.key_len }), &mut keys) };
             for (request, (key, checked)) in part.iter_mut().zip(&keys) {
                 let value = In { ptr: request.value, len: request.value_len };
                 let result = checked.and_then(|()| {
@@ -158,7 +160,7 @@ impl Op<'_> {
         for part in requests.chunks_mut(WIDTH) {
             let mut keys = [const { (Key::blank(), Err(Status::Key)) }; WIDTH];
             // SAFETY: passed on.
-            unsafe { self.approach(part.iter().map(|r| In { ptr: r.key, len: r.key_len }), &mut keys) };
+            unsafe { self.reading().approach(part.iter().map(|r| In { ptr: r.key, len: r.key_len }), &mut keys) };
             for (request, (key, checked)) in part.iter_mut().zip(&keys) {
                 let result = checked.and_then(|()| self.delete_copied(key, None));
                 request.status = result.err().unwrap_or(Status::Ok) as u32;

@@ -18,12 +18,13 @@
 //! ```
 
 use crate::hash::mix;
+use crate::hazard::{HAZARDS, Hazards};
 use crate::heap::{Heap, LOCK_BYTES};
 use crate::layout::{CLASSES, CLIENT_SIZE, CONTEXT_SIZE, QUOTA_EIGHTHS};
 use crate::mutant::{self, Mutant};
 use crate::stats::Counter;
 use crate::status::Status;
-use crate::sync::{AtomicU64, Ordering, compiler_fence, fence};
+use crate::sync::{AtomicU64, Ordering};
 use crate::sys;
 
 /// An op context in one incarnation; 0 is nobody.
@@ -274,8 +275,6 @@ impl Magazine {
 
 /// The id of no thread: the kernel's end at 2^22.
 const NO_THREAD: u32 = i32::MAX as u32;
-/// Hazards a context can hold: the block (or head), and the fragment being read.
-pub(crate) const HAZARDS: usize = 2;
 const COUNTERS: usize = 64;
 
 /// One op context in the heap.
@@ -291,8 +290,9 @@ pub struct ContextMemory {
     /// Bytes evicted since the classes were last compared.
     pub(crate) evicted: AtomicU64,
     unused: [AtomicU64; 2],
-    /// 1 + the superblocks whose blocks are being read.
-    hazards: [AtomicU64; 8],
+    pub(crate) hazards: Hazards,
+    /// Not 0 while its owner reads outside of the gate, by the open hazards of this context.
+    outside: AtomicU64,
     pub(crate) intent: Intent,
     counters: [AtomicU64; COUNTERS],
     magazines: [Magazine; CLASSES],
@@ -307,6 +307,7 @@ const _: () = {
 #[cfg(not(loom))]
 pub(crate) const FIELDS_HASH: u64 = {
     let h = mix(size_of::<ContextMemory>() as u64, core::mem::offset_of!(ContextMemory, hazards) as u64);
+    let h = mix(h, core::mem::offset_of!(ContextMemory, outside) as u64);
     let h = mix(h, core::mem::offset_of!(ContextMemory, intent) as u64);
     let h = mix(h, core::mem::offset_of!(ContextMemory, counters) as u64);
     let h = mix(h, core::mem::offset_of!(ContextMemory, magazines) as u64);
@@ -355,20 +356,21 @@ impl ContextMemory {
     /// A number that changes with every step of an operation that others could notice, and with the owner.
     pub(crate) fn fingerprint(&self) -> u64 {
         let first = [&self.state, &self.thread, &self.cas_next, &self.cas_end, &self.items_untold, &self.evicted];
-        let words =
-            first.into_iter().chain(&self.hazards).chain(&self.counters).map(|word| word.load(Ordering::Acquire));
-        words.chain(self.intent.notes().map(|note| note.load(Ordering::Acquire))).fold(0, mix)
+        let words = first.into_iter().chain(&self.counters).map(|word| word.load(Ordering::Acquire));
+        words
+            .chain(self.hazards.words())
+            .chain(self.intent.notes().map(|note| note.load(Ordering::Acquire)))
+            .fold(0, mix)
     }
 
-    /// 1 + the superblocks that hazards name; 0 for none.
-    pub(crate) fn hazards(&self) -> [u64; HAZARDS] {
-        let [first, second, ..] = &self.hazards;
-        [first.load(Ordering::Acquire), second.load(Ordering::Acquire)]
+    /// Notes that its owner reads outside of the gate.
+    pub(crate) fn set_outside(&self) {
+        self.outside.store(1, Ordering::Release);
     }
 
-    /// Whether a hazard names superblock `s`.
-    pub(crate) fn protects(&self, s: u32) -> bool {
-        self.hazards.iter().take(HAZARDS).any(|h| h.load(Ordering::Acquire) == u64::from(s) + 1)
+    /// Whether its owner reads outside of the gate.
+    pub(crate) fn reads_outside(&self) -> bool {
+        self.outside.load(Ordering::Acquire) != 0
     }
 
     /// Whether nothing is left in it of whoever worked from it.
@@ -376,14 +378,15 @@ impl ContextMemory {
         let empty = |word: &AtomicU64| word.load(Ordering::Relaxed) == 0;
         self.intent.is_clear()
             && empty(&self.items_untold)
-            && self.hazards.iter().take(HAZARDS).all(empty)
+            && self.hazards.words() == [0; HAZARDS]
+            && empty(&self.outside)
             && self.magazines.iter().all(Magazine::is_empty)
     }
 
+    /// Nothing is read by it any more.
     fn clear_hazards(&self) {
-        for hazard in self.hazards.iter().take(HAZARDS) {
-            hazard.store(0, Ordering::Release);
-        }
+        self.hazards.clear();
+        self.outside.store(0, Ordering::Release);
     }
 }
 
@@ -432,7 +435,7 @@ pub struct Client {
     pid_namespace: u64,
     asker: Asker,
     /// Whether every reader is covered by `membarrier`; else each fences for itself.
-    barrier: bool,
+    pub(crate) barrier: bool,
     pub(crate) clock: sys::Clock,
 }
 
@@ -558,6 +561,22 @@ impl Client {
     fn contexts_of(&self, slot: u32, incarnation: u32) -> u32 {
         let states = (1..=self.heap.geometry().contexts).filter_map(|n| self.heap.context(n)).map(ContextMemory::load);
         states.filter(|s| s.is_busy() && s.slot() == slot && s.client() == incarnation).count() as u32
+    }
+
+    /// Whether this client may have one more context for reading outside of the gate: not more than half of what it may have at
+    /// all, and none of the last quarter, which is for calls.
+    pub(crate) fn may_have_a_reader(&self) -> bool {
+        let total = self.heap.geometry().contexts;
+        let contexts = || (1..=total).filter_map(|n| self.heap.context(n));
+        let mine = contexts().filter(|context| context.reads_outside() && self.has(context)).count() as u32;
+        let busy = contexts().filter(|context| context.load().is_busy()).count() as u32;
+        mine < total * QUOTA_EIGHTHS / 16 && busy < total - total.div_ceil(4)
+    }
+
+    /// Whether a context is in use by this client.
+    pub(crate) fn has(&self, context: &ContextMemory) -> bool {
+        let state = context.load();
+        state.is_busy() && self.is_mine(state)
     }
 
     fn try_claim(&self, number: u32, tid: u32) -> Option<Owner> {
@@ -778,30 +797,19 @@ impl<'c> Op<'c> {
     /// Announces that superblock `s` is being read. The caller then reloads what led it there.
     #[inline(always)]
     pub fn protect(&self, which: usize, s: u32) {
-        if let Some(hazard) = self.context.hazards.get(which) {
-            hazard.store(u64::from(s) + 1, Ordering::Release);
-        }
-        // The reload must not be moved before the store: `membarrier` on the other side makes a compiler fence enough.
-        if self.client.barrier {
-            compiler_fence(Ordering::SeqCst);
-        } else {
-            fence(Ordering::SeqCst);
-        }
+        self.context.hazards.announce(which, s, self.client.barrier);
     }
 
     /// Ends what `protect` announced.
     #[inline]
     pub fn unprotect(&self) {
-        for hazard in self.context.hazards.iter().take(HAZARDS) {
-            hazard.store(0, Ordering::Release);
-        }
+        self.context.hazards.clear();
     }
 
     /// The same for an operation that used only the first.
     #[inline(always)]
     pub fn unprotect_first(&self) {
-        let [first, ..] = &self.context.hazards;
-        first.store(0, Ordering::Release);
+        self.context.hazards.clear_first();
     }
 
     /// Adds to one of this context's counters.

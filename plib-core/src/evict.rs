@@ -106,7 +106,7 @@ impl<'c> Op<'c> {
         crate::cache::prefetch(self.heap.bytes(self.heap.block_in(s, class, i + 8), 0));
         // A guess from bytes that may be anything.
         let near = self.heap.info(self.heap.block_in(s, class, i + 3));
-        self.prefetch_bucket(near.hash());
+        self.reading().prefetch_bucket(near.hash());
     }
 
     /// Counts an eviction. True whenever this context has evicted another superblock's worth: the time to compare its class
@@ -128,7 +128,7 @@ impl<'c> Op<'c> {
         record: &Note,
         ruthless: bool,
     ) -> Option<Claimed> {
-        let dead = times.life(self, meta, self.heap.times_word(block).load(Ordering::Relaxed)) != Life::Alive;
+        let dead = times.life(self.heap, meta, self.heap.times_word(block).load(Ordering::Relaxed)) != Life::Alive;
         if !dead && block::age(self.heap.meta(block), meta) && !ruthless {
             return None;
         }
@@ -157,7 +157,7 @@ impl<'c> Op<'c> {
                 let info = self.heap.info(head);
                 let first = self.heap.part_word(head, info, 0).is_some_and(|w| w.load(Ordering::Relaxed) == part.unit);
                 let dead =
-                    times.life(self, head_meta, self.heap.times_word(head).load(Ordering::Relaxed)) != Life::Alive;
+                    times.life(self.heap, head_meta, self.heap.times_word(head).load(Ordering::Relaxed)) != Life::Alive;
                 // One step of frequency a round: only the first fragment takes it.
                 let spared = head_meta.is_recent() && !first || first && block::age(self.heap.meta(head), head_meta);
                 if spared && !dead {
@@ -245,7 +245,7 @@ impl<'c> Op<'c> {
         }
         let dead = only_dead.is_some();
         if let Some(times) = only_dead
-            && times.life(self, meta, self.heap.times_word(block).load(Ordering::Relaxed)) == Life::Alive
+            && times.life(self.heap, meta, self.heap.times_word(block).load(Ordering::Relaxed)) == Life::Alive
         {
             return None;
         }
@@ -400,7 +400,7 @@ impl<'c> Op<'c> {
         };
         // What nobody can see any more goes before anything that lives.
         let word = self.heap.times_word(item).load(Ordering::Relaxed);
-        if Times::new(self.client).life(self, meta, word) != Life::Alive {
+        if Times::new(self.client).life(self.heap, meta, word) != Life::Alive {
             return now;
         }
         if block::age(self.heap.meta(item), meta) {
@@ -514,7 +514,7 @@ impl<'c> Op<'c> {
         }
         // Readers that are there already would make it fail at the end, after evicting for nothing.
         self.unprotect();
-        if self.is_read(s) {
+        if self.heap.is_read(s) {
             intent.store(0, Ordering::Release);
             return false;
         }
@@ -578,16 +578,11 @@ impl<'c> Op<'c> {
         None
     }
 
-    /// Whether a context is known to be reading in superblock `s`.
-    fn is_read(&self, s: u32) -> bool {
-        (1..=self.heap.geometry().contexts).any(|n| self.heap.context(n).is_some_and(|c| c.protects(s)))
-    }
-
     /// Whether no context is reading in superblock `s`, now that nothing leads there any more.
     fn readers_gone(&self, s: u32) -> bool {
         self.unprotect();
         // Partner of `protect`: after it every reader's hazard is visible, or the reader sees the emptied slots.
-        sys::barrier() && !self.is_read(s)
+        sys::barrier() && !self.heap.is_read(s)
     }
 
     /// Gives back the first `claimed` blocks of a superblock that could not be emptied.

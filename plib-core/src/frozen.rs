@@ -117,7 +117,7 @@ impl Client {
             buckets: self.buckets_locked(context, owner),
             large: heap.hot().large.0.load(Ordering::Acquire) == u64::from(owner.0),
             superblock: self.superblock_moved(context, owner),
-            reads: context.hazards().map(named),
+            reads: context.hazards.words().map(named),
             fingerprint,
             owner,
         };

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! 0      4 KiB   8 KiB          16 KiB
-//! +------+-------+--------------+---------+-------------+-----------+-------+--------+-------------+-------------+
-//! | cold | hot   | class lines  | clients | op contexts | directory | hints | states | descriptors | superblocks |
-//! | page | words | 64 B a class | 64 B    | 8 KiB each  | 4 B a     | bits  | 8 B    | 192 B each  | 64 KiB each |
-//! |      |       |              | each    |             | segment   |       | each   |             |             |
-//! +------+-------+--------------+---------+-------------+-----------+-------+--------+-------------+-------------+
+//! +------+-------+--------------+---------+-------------+---------+-----------+-------+--------+-------------+-------------+
+//! | cold | hot   | class lines  | clients | op contexts | open    | directory | hints | states | descriptors | superblocks |
+//! | page | words | 64 B a class | 64 B    | 8 KiB each  | hazards | 4 B a     | bits  | 8 B    | 192 B each  | 64 KiB each |
+//! |      |       |              | each    |             | 64 B    | segment   |       | each   |             |             |
+//! +------+-------+--------------+---------+-------------+---------+-----------+-------+--------+-------------+-------------+
 //! ```
+//! Only readable heaps have open hazards, one line a context.
 //!
 //! All references are numbers of 16-byte units from the start of the file (I1): the same file works at any address.
 //! Every region starts where the one before it ends, rounded up to a page; the superblocks start at a multiple of 64 KiB.
@@ -51,6 +52,8 @@ pub(crate) const CLIENTS_OFFSET: u64 = 4 * PAGE;
 pub(crate) const CLASS_LINE: u64 = 64;
 pub(crate) const CLIENT_SIZE: u64 = 64;
 pub(crate) const CONTEXT_SIZE: u64 = 8192;
+/// A line a context, so that no two readers write the same one.
+pub(crate) const OPEN_HAZARDS: u64 = 64;
 pub(crate) const DESCRIPTOR_SIZE: u64 = 192;
 /// Buckets in a segment of the index (one superblock).
 pub(crate) const SEGMENT_BUCKETS: u32 = 1024;
@@ -83,9 +86,11 @@ pub struct CreateParams {
     pub created: u64,
     /// What the lock file beside the heap repeats; 0 if the lock bytes are the heap file's own.
     pub lock_id: [u64; 2],
+    /// Whether programs may read it outside of the gate.
+    pub readable: bool,
 }
 
-/// Where everything is in one heap file; computed from four numbers, never read from the file.
+/// Where everything is in one heap file; computed from five numbers, never read from the file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Geometry {
     /// Bytes of the file.
@@ -104,7 +109,10 @@ pub struct Geometry {
     pub lock_id: [u64; 2],
     /// Most segments the index may have.
     pub segments: u32,
+    /// Whether programs may read it outside of the gate.
+    pub readable: bool,
     pub(crate) contexts_offset: u64,
+    pub(crate) open_hazards_offset: u64,
     pub(crate) directory_offset: u64,
     pub(crate) hints_offset: u64,
     pub(crate) hint_words: u32,
@@ -130,7 +138,17 @@ const fn default_contexts(size: u64) -> u32 {
     }
 }
 
+/// Bytes of the open hazards: whole pages, for what is protected otherwise lies beside them.
+const fn open_hazards_len(contexts: u32) -> u64 {
+    round_up(contexts as u64 * OPEN_HAZARDS, PAGE)
+}
+
 impl Geometry {
+    /// Where the open hazards are, in whole pages, as offset and length: what a program may write in a readable heap.
+    pub fn open_hazards(&self) -> Option<(u64, u64)> {
+        self.readable.then(|| (self.open_hazards_offset, open_hazards_len(self.contexts)))
+    }
+
     /// Works out the map of a heap, or says which parameter is out of its limits.
     pub fn new(p: &CreateParams) -> Result<Self, Fault> {
         let invalid = |field, expected, found| Err(Fault::new(Status::Invalid, field, expected, found));
@@ -154,11 +172,12 @@ impl Geometry {
         if contexts < 2 || u64::from(contexts) > most {
             return invalid("contexts", most, u64::from(contexts));
         }
-        Ok(Self { created: p.created, lock_id: p.lock_id, ..Self::map(size, contexts, p.item_size_max) })
+        let map = Self::map(size, contexts, p.item_size_max, p.readable);
+        Ok(Self { created: p.created, lock_id: p.lock_id, ..map })
     }
 
     /// The map for checked numbers.
-    const fn map(size: u64, contexts: u32, item_size_max: u32) -> Self {
+    const fn map(size: u64, contexts: u32, item_size_max: u32, readable: bool) -> Self {
         let clients = contexts;
         let bound = size / SUPERBLOCK as u64;
         let segments = if bound / 4 < SEGMENTS_MAX { bound / 4 + 1 } else { SEGMENTS_MAX };
@@ -166,7 +185,8 @@ impl Geometry {
         let summary_words = hint_words.div_ceil(64);
         let sets = 1 + 2 * CLASSES as u64;
         let contexts_offset = CLIENTS_OFFSET + round_up(clients as u64 * CLIENT_SIZE, PAGE);
-        let directory_offset = contexts_offset + contexts as u64 * CONTEXT_SIZE;
+        let open_hazards_offset = contexts_offset + contexts as u64 * CONTEXT_SIZE;
+        let directory_offset = open_hazards_offset + if readable { open_hazards_len(contexts) } else { 0 };
         let hints_offset = directory_offset + round_up(segments * 4, PAGE);
         let states_offset = hints_offset + round_up(sets * (hint_words + summary_words) * 8, PAGE);
         let descriptors_offset = states_offset + round_up(bound * 8, PAGE);
@@ -180,7 +200,9 @@ impl Geometry {
             created: 0,
             lock_id: [0; 2],
             segments: segments as u32,
+            readable,
             contexts_offset,
+            open_hazards_offset,
             directory_offset,
             hints_offset,
             hint_words: hint_words as u32,
@@ -204,6 +226,7 @@ impl Geometry {
             CLASS_LINE,
             CLIENT_SIZE,
             CONTEXT_SIZE,
+            OPEN_HAZARDS,
             DESCRIPTOR_SIZE,
             SEGMENT_BUCKETS as u64,
             SEGMENTS_MAX,
@@ -224,8 +247,8 @@ impl Geometry {
             i += 1;
         }
         // Where the regions of some heap are stands for where those of all are.
-        let map = Self::map(1 << 30, 1024, ITEM_SIZE_MAX_DEFAULT);
-        h = mix(mix(h, map.contexts_offset), map.directory_offset);
+        let map = Self::map(1 << 30, 1024, ITEM_SIZE_MAX_DEFAULT, true);
+        h = mix(mix(mix(h, map.contexts_offset), map.open_hazards_offset), map.directory_offset);
         h = mix(mix(mix(h, map.hints_offset), map.states_offset), map.descriptors_offset);
         h = mix(h, map.superblocks_offset);
         i = 0;

@@ -17,6 +17,7 @@
 //! | [`item`] | the bytes of an item |
 //! | [`index`] | buckets, slot words, lookup, growth |
 //! | [`client`] | attached processes, op contexts, intents, liveness |
+//! | `hazard` | which superblocks are being read |
 //! | [`claim`], [`evict`] | where a block for a new item comes from |
 //! | [`recover`] | what a survivor does for the dead |
 //! | [`frozen`] | who holds something that others wait for, and whether he gets on |
@@ -51,6 +52,7 @@ pub mod frozen;
 #[cfg(not(loom))]
 pub mod gate;
 pub mod hash;
+mod hazard;
 pub mod heap;
 pub mod index;
 pub mod item;

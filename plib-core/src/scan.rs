@@ -4,8 +4,7 @@
 //! the interval in two, so a cursor stays right while the table grows: an item that is there all the time is shown
 //! exactly once (two keys with the same 64-bit hash count as one), one that comes or goes meanwhile at most once.
 
-use crate::cache::{Got, Life, Patience, Times};
-use crate::client::Op;
+use crate::cache::{Got, Life, Patience, Reader, Reading, Times};
 use crate::hash::{Hash, hash};
 use crate::heap::block;
 use crate::index::{self, Slot};
@@ -32,27 +31,27 @@ struct Best {
     key_len: usize,
 }
 
-impl Op<'_> {
+impl<R: Reader> Reading<'_, R> {
     /// The first live item at or past `cursor` in the order of places.
     ///
     /// # Safety
     /// `key` (250 bytes or more) and `out` are writable.
-    pub unsafe fn scan(&self, cursor: u64, key: Out, out: Out) -> Result<Option<Scanned>, Status> {
-        let protected = self.heap.protected();
+    pub unsafe fn scan(self, cursor: u64, key: Out, out: Out) -> Result<Option<Scanned>, Status> {
+        let protected = self.heap().protected();
         if key.len < KEY_MAX || !protected.admits(key.ptr, key.len) || !protected.admits(out.ptr, out.len) {
             return Err(Status::Invalid);
         }
         let (mut at, mut patience) = (cursor, Patience::new());
         loop {
-            let growth = index::growth(self.heap);
+            let growth = index::growth(self.heap());
             let number = growth.bucket(Hash(at.reverse_bits()));
             let mut best = Best { place: u64::MAX, key: [0; KEY_MAX], key_len: 0 };
-            let mut times = Times::new(self.client);
-            let whole = index::walk(self.heap, number, |slot, word| {
+            let mut times = self.0.times();
+            let whole = index::walk(self.heap(), number, |slot, word| {
                 self.consider(slot, word, number, at, &mut best, &mut times)
             });
             self.unprotect();
-            if !whole || index::growth(self.heap).bits_of(number) != growth.bits_of(number) {
+            if !whole || index::growth(self.heap()).bits_of(number) != growth.bits_of(number) {
                 patience.wait()?;
                 continue;
             }
@@ -82,7 +81,7 @@ impl Op<'_> {
 
     /// Keeps the item of a slot word if its place is the least one not before `from`. False if it changed meanwhile.
     fn consider(
-        &self,
+        self,
         slot: Slot,
         word: &AtomicU64,
         number: u32,
@@ -95,29 +94,30 @@ impl Op<'_> {
         if coarse < from >> 27 || coarse > best.place >> 27 {
             return true;
         }
-        let Some(block) = self.heap.block(slot.unit()) else {
+        let Some(block) = self.heap().block(slot.unit()) else {
             return false;
         };
         self.protect(0, block.superblock);
         if word.load(Ordering::Acquire) != slot.0 {
             return false;
         }
-        let meta = block::load(self.heap.meta(block));
-        let info = self.heap.info(block);
-        if !meta.is_live() || info.key_len() > KEY_MAX || !info.fits(self.heap.room(block)) {
+        let meta = block::load(self.heap().meta(block));
+        let info = self.heap().info(block);
+        if !meta.is_live() || info.key_len() > KEY_MAX || !info.fits(self.heap().room(block)) {
             // Damaged, if it is named all the same: left out. Otherwise it has just gone.
             return word.load(Ordering::Acquire) == slot.0
-                && block::load(self.heap.meta(block)).identity() == meta.identity();
+                && block::load(self.heap().meta(block)).identity() == meta.identity();
         }
         let mut key = [0u8; KEY_MAX];
         // SAFETY: the item fits its block, its key fits ours.
-        unsafe { user::copy(key.as_mut_ptr(), self.heap.bytes(block, ITEM_HEADER), info.key_len()) };
-        let Some((life, _)) = times.life_unlocked(self, block, meta) else { return false };
+        unsafe { user::copy(key.as_mut_ptr(), self.heap().bytes(block, ITEM_HEADER), info.key_len()) };
+        let Some((life, _)) = times.life_unlocked(self.heap(), block, meta) else { return false };
         fence(Ordering::Acquire);
-        if block::load(self.heap.meta(block)).identity() != meta.identity() || word.load(Ordering::Acquire) != slot.0 {
+        if block::load(self.heap().meta(block)).identity() != meta.identity() || word.load(Ordering::Acquire) != slot.0
+        {
             return false;
         }
-        let place = hash(self.heap.secret(), key.get(..info.key_len()).unwrap_or(&[])).0.reverse_bits();
+        let place = hash(self.heap().secret(), key.get(..info.key_len()).unwrap_or(&[])).0.reverse_bits();
         if life == Life::Alive && place >= from && (place < best.place || best.key_len == 0) {
             *best = Best { place, key, key_len: info.key_len() };
         }
@@ -128,11 +128,11 @@ impl Op<'_> {
     ///
     /// # Safety
     /// `out` is writable.
-    unsafe fn read_scanned(&self, name: &[u8], out: Out) -> Result<Got, Status> {
+    unsafe fn read_scanned(self, name: &[u8], out: Out) -> Result<Got, Status> {
         let mut key = crate::cache::Key::blank();
         // SAFETY: `name` is a slice of ours, and was a stored item's key.
-        unsafe { key.copy(self, In::new(name)) };
-        let mut times = Times::new(self.client);
+        unsafe { key.copy(self.heap(), In::new(name)) };
+        let mut times = self.0.times();
         let mut seen = crate::cache::Seen::NOTHING;
         let found = self.find(key.hash, key.bytes(), |view| self.take_out(view, out, &mut times, &mut seen))?;
         self.unprotect();

@@ -24,6 +24,7 @@ impl Arena {
             boot_id: [5, 6],
             created: 7,
             lock_id: [0; 2],
+            readable: false,
         };
         unsafe { Heap::format(base, size as usize, &params).unwrap() };
         let heap = unsafe { Heap::attach(base, size as usize, [5, 6]).unwrap() };

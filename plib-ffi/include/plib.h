@@ -141,6 +141,10 @@ typedef struct {
   uint32_t huge;
   // The file's group, by name or number; NULL leaves it to the system.
   const char *group;
+  // 1 to let programs read the heap without a gate where it is guarded: they may read all of it, and still write nothing.
+  uint32_t readable;
+  // Must be 0.
+  uint32_t reserved;
 } plib_create_options_t;
 
 // What is kept with a value.
@@ -261,6 +265,10 @@ typedef struct {
   char pages[PLIB_PAGES_SIZE];
   // The file.
   char path[PLIB_PATH_SIZE];
+  // 1 if programs may read it without a gate.
+  uint32_t readable;
+  // 0.
+  uint32_t reserved;
 } plib_info_t;
 
 // Something that is not as it should be.

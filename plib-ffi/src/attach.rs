@@ -7,16 +7,16 @@ use crate::error::Error;
 use crate::kept::KeptFile;
 use crate::launch;
 use crate::liveness::Liveness;
-use crate::mapping::{self, Mapping};
+use crate::mapping::{self, Keyed, Mapping};
 use crate::protection::{Protection, Wanted};
-use crate::{lock_file, name, process, protection};
-use plib_core::domain::Isolation;
-use plib_core::gate::{self, Gated};
+use crate::{lock_file, name, process, protection, room};
+use plib_core::domain::{Isolation, KeysOn, ProtectionKey};
+use plib_core::gate::{self, Gated, Window};
 use plib_core::layout::Geometry;
 use plib_core::{Client, ClientParams, Fault, Heap, Status};
 use std::fs::{File, Metadata};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -63,9 +63,12 @@ pub(crate) struct Attachment {
 pub(crate) enum Way {
     /// By functions, on an open mapping.
     Direct(Client),
-    /// Through the gate, with the heap behind the process's key.
-    Gated(Gated, &'static Protection),
+    /// Through the gate, with the heap behind a key of the process. Where that lets reads through, with a window to read by.
+    Gated(Gated, &'static Protection, Option<Window>),
 }
+
+/// Of what a process can have only so many.
+const BEHIND_KEY: &str = "heaps can be open behind the key";
 
 impl Record {
     /// Opens the file, and its lock file, and checks that they are a heap's, without mapping anything.
@@ -137,9 +140,19 @@ impl Record {
     pub fn attach(&self) -> Result<Attachment, Error> {
         #[cfg(feature = "mutants")]
         plant_from_environment();
+        if let Source::Launcher(..) = self.source {
+            return self.attach_with(protection::launched());
+        }
+        match self.attach_with(self.isolation.protection()?) {
+            Err(Error::Full { what: BEHIND_KEY, .. }) if self.isolation.is_wish() => self.attach_with(None),
+            other => other,
+        }
+    }
+
+    fn attach_with(&self, protection: Option<&'static Protection>) -> Result<Attachment, Error> {
         let path = self.path();
         let io = |doing| move |e| Error::io(doing, path, e);
-        let (protection, mapping) = self.map()?;
+        let (mapping, readable) = self.map(protection)?;
         let liveness = self.begin_to_live()?;
         let boot_id = process::boot_id().map_err(io("read the boot id for"))?;
         process::register_barrier();
@@ -155,27 +168,24 @@ impl Record {
             Some(protection) => {
                 let clients = self.geometry.clients;
                 let (gated, slot) = register_gated(protection, &mapping, boot_id, clients, &liveness, path)?;
-                (Way::Gated(gated, protection), slot)
+                // What is wrong with the heap, if that fails, is the gate's to say.
+                let window = readable.and_then(|readable| readable.window(&mapping).ok());
+                (Way::Gated(gated, protection, window), slot)
             }
         };
         Ok(Attachment { way, mapping, liveness, slot, geometry: self.geometry })
     }
 
-    /// What guards the heap, and a mapping of it.
-    fn map(&self) -> Result<(Option<&'static Protection>, Mapping), Error> {
+    /// The mapping of the heap, and whether programs may read it. (A launched program has no key by which it may.)
+    fn map(&self, protection: Option<&Protection>) -> Result<(Mapping, Option<Readable>), Error> {
         match &self.source {
-            Source::File(file) => {
-                let protection = self.isolation.protection()?;
-                Ok((protection, self.map_file(file, protection)?))
-            }
-            Source::Launcher(_, base) => {
-                Ok((protection::launched(), Mapping::of_launcher(*base, self.geometry.size as usize)))
-            }
+            Source::File(file) => self.map_file(file, protection),
+            Source::Launcher(_, base) => Ok((Mapping::of_launcher(*base, self.geometry.size as usize), None)),
         }
     }
 
     /// A fresh mapping of the heap, which children of fork do not get.
-    fn map_file(&self, heap: &KeptFile, protection: Option<&Protection>) -> Result<Mapping, Error> {
+    fn map_file(&self, heap: &KeptFile, protection: Option<&Protection>) -> Result<(Mapping, Option<Readable>), Error> {
         let io = |doing| move |e| Error::io(doing, self.path(), e);
         let (file, metadata) = heap.reopen()?;
         // Checked again: a child may attach long after its parent did.
@@ -183,10 +193,14 @@ impl Record {
         if geometry != self.geometry {
             return Err(Error::NoHeap(self.path().to_path_buf()));
         }
-        let key = protection.map(Protection::key);
-        let mapping = Mapping::new(file.as_fd(), geometry.size as usize, key).map_err(io("map"))?;
+        let readable = protection.and_then(|protection| Readable::of(protection, &geometry, file.as_fd()));
+        let keyed = match &readable {
+            Some(readable) => Some(readable.keyed()),
+            None => protection.map(|protection| Keyed { key: protection.key(), but: None }),
+        };
+        let mapping = Mapping::new(file.as_fd(), geometry.size as usize, keyed).map_err(io("map"))?;
         mapping.keep_from_children().map_err(io("keep from child processes the mapping of"))?;
-        Ok(mapping)
+        Ok((mapping, readable))
     }
 
     /// Locks a byte, from here to the end of this address space.
@@ -296,7 +310,7 @@ fn register_in<T>(
             Err(Fault { status: Status::Busy, .. }) => {}
             Err(Fault { status: Status::Full, expected, .. }) => {
                 let remedy = "close some";
-                return Err(Error::Full { what: "heaps can be open behind the key", limit: expected, remedy });
+                return Err(Error::Full { what: BEHIND_KEY, limit: expected, remedy });
             }
             Err(fault) => return Err(Error::fault(path, fault)),
         }
@@ -310,7 +324,7 @@ impl Attachment {
     pub fn detach(self) {
         match self.way {
             Way::Direct(client) => client.unregister(),
-            Way::Gated(mut gated, _) => {
+            Way::Gated(mut gated, ..) => {
                 if gated.detach().is_err() {
                     // A call on another heap keeps its seat for long: this heap's mapping and lock stay with its client.
                     std::mem::forget((self.mapping, self.liveness));
@@ -338,8 +352,36 @@ impl Attachment {
     pub fn admits(&self, start: usize, len: usize) -> bool {
         match self.way {
             Way::Direct(_) => true,
-            Way::Gated(_, protection) => protection.admits(start, len),
+            Way::Gated(_, protection, _) => protection.admits(start, len),
         }
+    }
+}
+
+/// How a readable heap is mapped.
+struct Readable {
+    on: KeysOn,
+    key: ProtectionKey,
+    /// Offset and length of the hazards, which programs write.
+    hazards: (usize, usize),
+}
+
+impl Readable {
+    /// None if the heap is not, or cannot be here: no second key was free, or pages of 2 MiB cannot be protected in parts.
+    fn of(protection: &Protection, geometry: &Geometry, file: BorrowedFd<'_>) -> Option<Self> {
+        let (on, key) = protection.readable()?;
+        let (at, len) = geometry.open_hazards().filter(|_| matches!(room::huge_page(file), Ok(None)))?;
+        Some(Self { on, key, hazards: (at as usize, len as usize) })
+    }
+
+    fn keyed(&self) -> Keyed {
+        Keyed { key: self.key, but: Some(self.hazards) }
+    }
+
+    /// To be called once this thread has been through the gate, which leaves it the right to read.
+    fn window(&self, mapping: &Mapping) -> Result<Window, Fault> {
+        // SAFETY: the mapping is of the checked file and outlives the window: both are in the attachment. The key is that of its
+        // pages but for the hazards, which can be written.
+        unsafe { Window::new(mapping.base(), mapping.len(), process::vdso(), Some((self.on, self.key))) }
     }
 }
 

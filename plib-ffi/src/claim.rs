@@ -352,9 +352,13 @@ fn fill(guard: &Guard, claim: &Claim, index: usize, key: u64) -> Result<(), Erro
             // SAFETY: the context was claimed for this thread, and the attachment stays until the claim is released.
             (unsafe { client.session(context) }, Some(context))
         }
-        Way::Gated(gated, _) => {
+        Way::Gated(gated, _, window) => {
             signals::look_again();
-            (Session::gated(*gated), None)
+            let session = match window {
+                Some(window) => Session::readable(*gated, window, guard.tally(claim)),
+                None => Session::gated(*gated),
+            };
+            (session, None)
         }
     };
     claim.attachment.store((&raw const *attachment).cast_mut(), Ordering::Relaxed);
@@ -415,8 +419,10 @@ fn release(_: &Guard, claim: &Claim) {
         // all its claims were released.
         let (attachment, context) =
             unsafe { (&*claim.attachment.load(Ordering::Relaxed), (*claim.context.get()).assume_init()) };
-        if let (Way::Direct(client), Some(context)) = (&attachment.way, context) {
-            client.release_context(context, process::thread_id());
+        match (&attachment.way, context) {
+            (Way::Direct(client), Some(context)) => client.release_context(context, process::thread_id()),
+            // SAFETY: nobody is inside, and what is ended is the session of that attachment.
+            _ => unsafe { (*claim.session.get()).assume_init_mut() }.end(),
         }
     }
 }
@@ -506,6 +512,11 @@ impl Inside {
     /// What keeps the program out of the heap between calls.
     pub fn isolation(&self) -> Isolation {
         self.attachment().isolation()
+    }
+
+    /// Bytes of the mapping.
+    pub fn len(&self) -> usize {
+        self.claim.len.load(Ordering::Relaxed)
     }
 
     /// Where the heap is mapped.

@@ -31,6 +31,7 @@ pub struct CreateOptions {
     mode: u32,
     group: Option<String>,
     huge: bool,
+    readable: bool,
 }
 
 /// Those of group and others.
@@ -43,7 +44,7 @@ impl CreateOptions {
     pub fn new(size: u64) -> Self {
         // A heap may give at most a quarter of itself to one item; a small one takes less than the default.
         let item_size_max = ITEM_SIZE_MAX_DEFAULT.min(u32::try_from(size / 4).unwrap_or(u32::MAX)).max(1024);
-        Self { size, item_size_max, contexts: 0, mode: OWNER_ONLY, group: None, huge: false }
+        Self { size, item_size_max, contexts: 0, mode: OWNER_ONLY, group: None, huge: false, readable: false }
     }
 
     /// The largest item (32 bytes of header, key and value), 1 KiB to 128 MiB and at most a quarter of the heap.
@@ -74,6 +75,13 @@ impl CreateOptions {
     /// Whether to ask the kernel for 2 MiB pages. [`HeapInfo::pages`](crate::HeapInfo) says what it gave.
     pub fn huge(mut self, huge: bool) -> Self {
         self.huge = huge;
+        self
+    }
+
+    /// Whether programs read the heap without a gate where it is guarded: get, batches of gets and scans are then as fast as where
+    /// nothing guards. Programs may read all of it, and still write nothing.
+    pub fn readable(mut self, readable: bool) -> Self {
+        self.readable = readable;
         self
     }
 
@@ -154,6 +162,7 @@ fn params(options: &CreateOptions, lock_id: [u64; 2]) -> CreateParams {
         boot_id: [0; 2],
         created: process::unix_now(),
         lock_id,
+        readable: options.readable,
     }
 }
 

@@ -32,6 +32,9 @@ const _: () = assert!(offset_of!(Pages<[u8; 1]>, 0) == 0);
 
 include!(concat!(env!("OUT_DIR"), "/image.rs"));
 
+// The image is of the same source, built alone: if both do not see the same types there, the build is broken.
+const _: () = assert!(IMAGE_ABI == plib_core::gate::ABI);
+
 /// Bytes of address space that an image takes.
 pub const LEN: usize = BYTES.0.len();
 
@@ -75,6 +78,10 @@ pub fn file() -> io::Result<OwnedFd> {
         let create = |flags| checked(libc::memfd_create(c"plib-image".as_ptr(), flags));
         File::from_raw_fd(create(flags | MFD_NOEXEC_SEAL).or_else(|_| create(flags))?)
     };
+    if !may_write(LEN) {
+        // Not by trying: that would be a signal that ends the process.
+        return Err(io::Error::from_raw_os_error(libc::EFBIG));
+    }
     (&file).write_all(&BYTES.0)?;
     let seals = libc::F_SEAL_WRITE | libc::F_SEAL_GROW | libc::F_SEAL_SHRINK | libc::F_SEAL_SEAL;
     // SAFETY: takes a descriptor and numbers only.
@@ -92,6 +99,15 @@ pub(crate) fn bytes_at(base: usize, constants: &Constants) -> Vec<u8> {
     let constants = unsafe { std::slice::from_raw_parts((&raw const *constants).cast::<u8>(), size_of::<Constants>()) };
     bytes[CONSTANTS..CONSTANTS + constants.len()].copy_from_slice(constants);
     bytes
+}
+
+/// Whether this process may make a file of `len` bytes (RLIMIT_FSIZE).
+fn may_write(len: usize) -> bool {
+    // SAFETY: zeroes are a valid record, which is filled in if the answer is 0.
+    unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) != 0 || limit.rlim_cur >= len as u64
+    }
 }
 
 /// An image that is mapped in this process, for good.

@@ -30,6 +30,8 @@ pub struct HeapInfo {
     pub item_size_max: u32,
     /// When it was created, in unix seconds.
     pub created: u64,
+    /// Whether programs may read it without a gate ([`CreateOptions::readable`](crate::CreateOptions::readable)).
+    pub readable: bool,
     /// The file's permission bits.
     pub mode: u32,
     /// Its owner.
@@ -70,10 +72,11 @@ pub(crate) fn describe(record: &Record, inside: Option<&Inside>) -> HeapInfo {
         clients: geometry.clients,
         item_size_max: geometry.item_size_max,
         created: geometry.created,
+        readable: geometry.readable,
         mode: mode & 0o7777,
         uid,
         gid,
-        pages: inside.map(|inside| pages::describe(inside.base())).unwrap_or_default(),
+        pages: inside.map(|inside| pages::describe(inside.base(), inside.len())).unwrap_or_default(),
         isolation: inside.map_or(Isolation::None, |inside| inside.isolation()),
     }
 }
@@ -89,6 +92,7 @@ impl Default for HeapInfo {
             clients: 0,
             item_size_max: 0,
             created: 0,
+            readable: false,
             mode: 0,
             uid: 0,
             gid: 0,

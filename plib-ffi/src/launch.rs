@@ -3,7 +3,7 @@
 //! The launch pages are at one address, never writable by the program, and found by asking the kernel what is mapped there:
 //!
 //! ```text
-//! PLACE: | magic, ABI, key, vault, image, sealed, heaps | heap 0: device, inode, address, numbers, path | heap 1 | ..
+//! PLACE: | magic, ABI, key, vault, image, sealed, heaps, region | heap 0: device, inode, address, numbers, path | heap 1 | ..
 //! ```
 //! A forked child has them as its parent had; a program that is executed has nothing of it.
 
@@ -11,7 +11,7 @@ use crate::attach::probe;
 use crate::error::Error;
 use crate::image::{self, Image};
 use crate::mapping::ALIGNMENT;
-use crate::{lock_file, name, room};
+use crate::{lock_file, name, room, signals};
 use plib_core::domain::{Access, Pkru, ProtectionKey};
 use plib_core::gate::{ABI, Constants, Launched, SEATS, STACKS, STRIDE, Settings};
 use plib_core::layout::{CreateParams, Geometry};
@@ -60,6 +60,11 @@ pub struct Mapped<'h> {
 /// The file of a heap in the directory that is built in.
 pub fn path_by_default(name: &OsStr) -> PathBuf {
     Path::new(name::DEFAULT_DIR).join(name)
+}
+
+/// Bytes of the vault that carry the key here: all but the stacks where the kernel cannot write a signal's frame behind a key.
+pub fn region() -> usize {
+    if signals::kernel_allows_keyed_stacks() { VAULT_SIZE } else { STACKS }
 }
 
 /// Where in the vault pages must not be accessible, in bytes from its start.
@@ -125,16 +130,16 @@ impl Heap {
     }
 
     fn words(&self, base: usize) -> [u64; WORDS] {
-        let Geometry { size, item_size_max, contexts, created, lock_id: [l0, l1], .. } = self.geometry;
+        let Geometry { size, item_size_max, contexts, created, lock_id: [l0, l1], readable, .. } = self.geometry;
         let (page, path) = (self.page as u64, self.path.as_os_str().len() as u64);
         let numbers = [size, item_size_max.into(), contexts.into(), created, l0, l1];
         let [n0, n1, n2, n3, n4, n5] = numbers;
-        [self.device, self.inode, base as u64, page, n0, n1, n2, n3, n4, n5, path, 0, 0, 0, 0, 0]
+        [self.device, self.inode, base as u64, page, n0, n1, n2, n3, n4, n5, path, readable.into(), 0, 0, 0, 0]
     }
 
     /// The heap that a page tells of, and where it is.
     fn of_page(page: &[u8]) -> Option<(Self, usize)> {
-        let [device, inode, base, page_size, size, item_size_max, contexts, created, l0, l1, path, ..] =
+        let [device, inode, base, page_size, size, item_size_max, contexts, created, l0, l1, path, readable, ..] =
             words_of(page)?;
         let params = CreateParams {
             size,
@@ -144,6 +149,7 @@ impl Heap {
             boot_id: [0; 2],
             created,
             lock_id: [l0, l1],
+            readable: readable != 0,
         };
         let geometry = Geometry::new(&params).ok()?;
         let path = page.get(8 * WORDS..)?.get(..path as usize)?;
@@ -172,7 +178,8 @@ fn page_of(words: [u64; WORDS], path: &OsStr) -> Vec<u8> {
 /// The launch pages' bytes.
 pub fn pages(key: u8, vault: u64, image: u64, sealed: bool, heaps: &[Mapped]) -> Vec<u8> {
     let mut words = [0; WORDS];
-    words[..7].copy_from_slice(&[MAGIC, ABI, key.into(), vault, image, sealed.into(), heaps.len() as u64]);
+    let numbers = [MAGIC, ABI, key.into(), vault, image, sealed.into(), heaps.len() as u64, region() as u64];
+    words[..8].copy_from_slice(&numbers);
     let head = page_of(words, OsStr::new(""));
     let rest = heaps.iter().map(|mapped| page_of(mapped.heap.words(mapped.base), mapped.heap.path.as_os_str()));
     std::iter::once(head).chain(rest).flatten().collect()
@@ -190,7 +197,7 @@ pub fn image_at(base: usize, key: u8, vault: usize, vdso: usize, heaps: &[Mapped
         mask: Pkru::mask(key),
         closed: Pkru(0).with(key, Access::Closed).0,
         vault,
-        region: VAULT_SIZE,
+        region: region(),
         vdso,
         stub: base + image::on_signal(),
         launched,
@@ -212,6 +219,8 @@ enum Found {
 pub(crate) struct Launch {
     pub key: ProtectionKey,
     pub vault: usize,
+    /// Bytes of it that carry the key.
+    pub region: usize,
     pub image: Image,
     /// The heaps, and where they are.
     pub heaps: Vec<(Heap, usize)>,
@@ -248,12 +257,18 @@ impl Found {
 impl Launch {
     fn of_pages(pages: &[u8]) -> Option<Self> {
         let (head, rest) = pages.split_at_checked(PAGE)?;
-        let [_, _, key, vault, image, _, heaps, ..] = words_of(head)?;
+        let [_, _, key, vault, image, _, heaps, region, ..] = words_of(head)?;
         let heaps =
             rest.get(..PAGE.checked_mul(heaps as usize)?)?.chunks(PAGE).map(Heap::of_page).collect::<Option<_>>()?;
         // SAFETY: the launcher mapped it there, for good, with its constants; its build is one with ours, as ABI said.
         let image = unsafe { Image::at(image as usize) };
-        Some(Self { key: ProtectionKey::new(u8::try_from(key).ok()?)?, vault: vault as usize, image, heaps })
+        Some(Self {
+            key: ProtectionKey::new(u8::try_from(key).ok()?)?,
+            vault: vault as usize,
+            region: region as usize,
+            image,
+            heaps,
+        })
     }
 
     /// The heap at this path, and where it is mapped.
@@ -298,6 +313,7 @@ mod tests {
             boot_id: [0; 2],
             created: 1_700_000_000,
             lock_id: [3, 4],
+            readable: true,
         };
         let geometry = Geometry::new(&params).expect("a geometry");
         let heap = |path: &str| Heap { path: path.into(), device: 7, inode: 8, geometry, page: PAGE };

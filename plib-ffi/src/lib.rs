@@ -40,7 +40,7 @@
 //! | `stack`, `quiet` | what signal handlers and cancellation may do to a thread, and may not |
 //! | `image` | the trusted image, which alone runs with the protection key open |
 //! | `launch` | what `plib run` puts into a program, for both sides |
-//! | `protection`, `signals` | the protection key and the vault behind it; signal handlers that come during a call |
+//! | `protection`, `signals`, `probe` | the protection key and the vault behind it; signal handlers that come during a call; policies that kill |
 //! | `process`, `other_process`, `mapping`, `pages`, `room` | the operating system |
 #![warn(missing_docs)]
 
@@ -65,6 +65,7 @@ mod mapping;
 mod name;
 mod other_process;
 mod pages;
+mod probe;
 mod process;
 mod protection;
 mod quiet;

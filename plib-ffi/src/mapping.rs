@@ -12,6 +12,14 @@ use std::ptr::null_mut;
 pub(crate) const ALIGNMENT: usize = 2 << 20;
 const PAGE: usize = 4096;
 
+/// The key that a mapping gets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Keyed {
+    pub key: ProtectionKey,
+    /// Offset and length of whole pages that are left without it.
+    pub but: Option<(usize, usize)>,
+}
+
 /// A shared mapping of a whole file, readable and writable (behind a key for who has it open), taken away again on drop.
 #[derive(Debug)]
 pub(crate) struct Mapping {
@@ -22,8 +30,8 @@ pub(crate) struct Mapping {
 }
 
 impl Mapping {
-    /// Maps `len` bytes of the file, which must have as many, behind `key` if one is given.
-    pub fn new(file: BorrowedFd<'_>, len: usize, key: Option<ProtectionKey>) -> io::Result<Self> {
+    /// Maps `len` bytes of the file, which must have as many, behind a key if one is given.
+    pub fn new(file: BorrowedFd<'_>, len: usize, keyed: Option<Keyed>) -> io::Result<Self> {
         // hugetlbfs maps whole pages of its size, at multiples of it.
         let unit = room::huge_page(file)?.unwrap_or(PAGE);
         let alignment = unit.max(ALIGNMENT);
@@ -46,7 +54,7 @@ impl Mapping {
         let mapped = failed(unsafe {
             let open = libc::PROT_READ | libc::PROT_WRITE;
             // Inaccessible until it has its key.
-            let protection = if key.is_some() { libc::PROT_NONE } else { open };
+            let protection = if keyed.is_some() { libc::PROT_NONE } else { open };
             libc::mmap(base as *mut _, len, protection, libc::MAP_SHARED | libc::MAP_FIXED, file.as_raw_fd(), 0)
         });
         let end = base + wanted;
@@ -64,9 +72,8 @@ impl Mapping {
             }
         }
         let mapping = mapped.map(|base| Self { base: base as *mut u8, len, mapped: wanted })?;
-        if let Some(key) = key {
-            // SAFETY: the mapping is ours, and nobody knows of it.
-            unsafe { guard(key, mapping.base, mapping.mapped)? };
+        if let Some(keyed) = keyed {
+            mapping.guard(keyed)?;
         }
         Ok(mapping)
     }
@@ -74,6 +81,21 @@ impl Mapping {
     /// One that a launcher made, and that stays until the process ends.
     pub fn of_launcher(base: usize, len: usize) -> Self {
         Self { base: std::ptr::with_exposed_provenance_mut(base), len, mapped: 0 }
+    }
+
+    /// Gives the fresh mapping its key.
+    fn guard(&self, Keyed { key, but }: Keyed) -> io::Result<()> {
+        let (from, to) = but.map_or((self.mapped, self.mapped), |(start, bytes)| (start, start + bytes));
+        // SAFETY: the mapping is ours, and nobody knows of it. What is left out keeps key 0.
+        unsafe {
+            guard(key, self.base, from)?;
+            if from < to {
+                let open = libc::PROT_READ | libc::PROT_WRITE;
+                crate::process::checked(libc::mprotect(self.base.add(from).cast(), to - from, open))?;
+                guard(key, self.base.add(to), self.mapped - to)?;
+            }
+        }
+        Ok(())
     }
 
     /// Keeps the mapping out of children of fork.

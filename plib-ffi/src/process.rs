@@ -42,6 +42,18 @@ pub(crate) fn user() -> u32 {
     unsafe { libc::geteuid() }
 }
 
+/// The kernel's version.
+pub(crate) fn kernel_version() -> (u32, u32) {
+    // SAFETY: zeroes are a valid record, which the kernel fills in.
+    let release = unsafe {
+        let mut name: libc::utsname = std::mem::zeroed();
+        libc::uname(&raw mut name);
+        std::ffi::CStr::from_ptr(name.release.as_ptr()).to_string_lossy().into_owned()
+    };
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
 /// This process's id.
 pub(crate) fn process_id() -> u32 {
     // SAFETY: takes nothing and cannot fail.

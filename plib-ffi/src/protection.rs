@@ -4,11 +4,12 @@
 use crate::error::{Error, isolation_name};
 use crate::image::Image;
 use crate::launch::{self, Launch};
-use crate::{process, signals};
+use crate::{probe, process, signals};
 use plib_core::domain::Protection::ReadWrite;
 use plib_core::domain::{Access, Isolation, KeysOn, Pkru, ProtectionKey, ProtectionKeys};
 use plib_core::gate::{Gated, Launched, SEATS, STACKS, STRIDE, Settings, VAULT_SIZE};
 use plib_core::sys::Errno;
+use std::ffi::OsString;
 use std::io;
 use std::ptr::null_mut;
 use std::sync::OnceLock;
@@ -20,6 +21,8 @@ const PAGE: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct Protection {
     key: ProtectionKey,
+    /// That of readable heaps, which programs may read at all times; None if there was no second one.
+    readable: Option<ProtectionKey>,
     vault: usize,
     /// Bytes of the vault that carry the key.
     region: usize,
@@ -33,8 +36,12 @@ pub(crate) enum Missing {
     Processor,
     /// It has, but the kernel has not switched them on.
     Kernel,
-    /// All 15 keys are in use, or the kernel gave no memory: the error number.
-    Refused(i32),
+    /// The kernel refused a key: the error number.
+    Key(i32),
+    /// It refused the memory behind it.
+    Vault(i32),
+    /// It refused the image of the code that may open it.
+    Image(i32),
 }
 
 /// What a program wants of a heap's protection.
@@ -49,7 +56,7 @@ impl Wanted {
     /// What the program, with the least that it accepts and the most that it has use for, and PLIB_ISOLATION want together. An error if
     /// it cannot be had.
     pub fn new(by_program: Isolation, most: Isolation) -> Result<Self, Error> {
-        let by_environment = match std::env::var_os("PLIB_ISOLATION") {
+        let by_environment = match wanted_by_environment() {
             None => None,
             Some(text) => match text.to_str() {
                 Some("") => None,
@@ -74,11 +81,18 @@ impl Wanted {
         Error::Isolation { wanted: isolation_name(self.least), why }
     }
 
+    /// Whether less would do.
+    pub fn is_wish(self) -> bool {
+        self.least == Isolation::None
+    }
+
     /// What it leads to in this process; None for no protection. To be called under the opening lock.
     pub fn protection(self) -> Result<Option<&'static Protection>, Error> {
         match (self.least, self.more) {
             (Isolation::None, false) => Ok(None),
-            (Isolation::None, true) => Ok(get().ok()),
+            // Not at any price: what is not asked for must not end the process.
+            (Isolation::None, true) if is_made() || probe::survives() => Ok(get().ok()),
+            (Isolation::None, true) => Ok(None),
             _ => get().map(Some).map_err(|missing| self.unavailable(missing.reason())),
         }
     }
@@ -89,18 +103,50 @@ impl Missing {
         match self {
             Self::Processor => "this processor has no protection keys (PKU)",
             Self::Kernel => "the kernel has not switched the processor's protection keys on (boot without `nopku`)",
-            Self::Refused(libc::ENOSPC) => "all protection keys of this process are in use",
-            Self::Refused(libc::ENOMEM) => "there is no memory for what lies behind the key",
-            Self::Refused(_) => "the kernel refuses protection keys (a policy on system calls?)",
+            Self::Key(libc::ENOSPC) => "all protection keys of this process are in use",
+            Self::Key(_) => "the kernel refuses protection keys (a policy on system calls?)",
+            Self::Vault(libc::ENOSYS | libc::EPERM) => {
+                "the kernel refuses to give pages a protection key (a policy on system calls?)"
+            }
+            Self::Vault(_) => "there is no memory for what lies behind the key",
+            Self::Image(libc::EMFILE | libc::ENFILE) => {
+                "there is no descriptor left for the image of the code that may open the key"
+            }
+            Self::Image(libc::EFBIG) => {
+                "the limit of file sizes (ulimit -f) leaves no room for the image of the code that may open the key"
+            }
+            Self::Image(libc::ENOMEM | libc::ENOSPC) => {
+                "there is no memory for the image of the code that may open the key"
+            }
+            Self::Image(_) => {
+                "the kernel refuses to map the image of the code that may open the key (a security policy?)"
+            }
         }
     }
 }
 
-static PROTECTION: OnceLock<Result<Protection, Missing>> = OnceLock::new();
+static PROTECTION: OnceLock<Protection> = OnceLock::new();
 
-/// This process's protection, made at the first call.
+/// This process's protection, made at the first call that finds all that it needs. Under the opening lock, so one at a time.
 fn get() -> Result<&'static Protection, Missing> {
-    PROTECTION.get_or_init(Protection::new).as_ref().map_err(|missing| *missing)
+    match PROTECTION.get() {
+        Some(protection) => Ok(protection),
+        None => {
+            let protection = Protection::new()?;
+            Ok(PROTECTION.get_or_init(|| protection))
+        }
+    }
+}
+
+fn is_made() -> bool {
+    PROTECTION.get().is_some()
+}
+
+/// PLIB_ISOLATION, if this is no program that runs with more rights than who started it.
+fn wanted_by_environment() -> Option<OsString> {
+    // SAFETY: takes a number and cannot fail.
+    let has_more_rights = unsafe { libc::getauxval(libc::AT_SECURE) } != 0;
+    if has_more_rights { None } else { std::env::var_os("PLIB_ISOLATION") }
 }
 
 /// What guards the heaps that a launcher mapped into this process; None if there was none. To be called under the opening lock.
@@ -120,9 +166,9 @@ fn detect() -> Result<KeysOn, Missing> {
 
 impl Protection {
     fn of_launcher(launch: &Launch) -> Self {
-        let &Launch { key, vault, image, .. } = launch;
+        let &Launch { key, vault, region, image, .. } = launch;
         signals::begin(image);
-        Self { key, vault, region: VAULT_SIZE, image }
+        Self { key, readable: None, vault, region, image }
     }
 
     fn new() -> Result<Self, Missing> {
@@ -130,34 +176,43 @@ impl Protection {
         // Its image takes signals first: that is what its constants say.
         launched();
         // Closed for this thread. For the others it never was open, unless somebody had it before us and gave it back open.
-        let key = ProtectionKey::allocate(on, Access::Closed).map_err(|Errno(number)| Missing::Refused(number))?;
-        let refused = |e: io::Error| Missing::Refused(e.raw_os_error().unwrap_or(0));
-        let region = if signals::sees_all() { VAULT_SIZE } else { STACKS };
-        let made = make_vault(key, region).and_then(|vault| {
+        let key = ProtectionKey::allocate(on, Access::Closed).map_err(|Errno(number)| Missing::Key(number))?;
+        let refused = |of: fn(i32) -> Missing| move |e: io::Error| of(e.raw_os_error().unwrap_or(0));
+        let region = if signals::allow_keyed_stacks() { VAULT_SIZE } else { STACKS };
+        // Taken now in any case: what the gate opens and closes is settled once.
+        let readable = ProtectionKey::allocate(on, Access::ReadOnly).ok();
+        let closed = Pkru(0).with(key, Access::Closed);
+        let (mask, closed) = match readable {
+            Some(second) => (Pkru::mask(key) | Pkru::mask(second), closed.with(second, Access::ReadOnly).0),
+            None => (Pkru::mask(key), closed.0),
+        };
+        let made = make_vault(key, region).map_err(refused(Missing::Vault)).and_then(|vault| {
             let settings = |image| Settings {
-                mask: Pkru::mask(key),
-                closed: Pkru(0).with(key, Access::Closed).0,
+                mask,
+                closed,
                 vault,
                 region,
                 vdso: process::vdso(),
                 stub: signals::stub_with(image),
                 launched: Launched::NONE,
             };
-            let image = Image::map(settings).inspect_err(|_| {
+            let image = Image::map(settings).map_err(refused(Missing::Image)).inspect_err(|_| {
                 // SAFETY: the vault, which nobody else knows of.
                 unsafe { libc::munmap(vault as *mut _, VAULT_SIZE) };
             })?;
-            Ok(Self { key, vault, region, image })
+            Ok(Self { key, readable, vault, region, image })
         });
         match made {
             Ok(protection) => {
                 signals::begin(protection.image);
                 Ok(protection)
             }
-            Err(e) => {
-                // SAFETY: nothing carries it any more.
-                let _ = unsafe { key.free() };
-                Err(refused(e))
+            Err(missing) => {
+                for key in readable.into_iter().chain([key]) {
+                    // SAFETY: nothing carries it any more.
+                    let _ = unsafe { key.free() };
+                }
+                Err(missing)
             }
         }
     }
@@ -165,6 +220,11 @@ impl Protection {
     /// The key.
     pub fn key(&self) -> ProtectionKey {
         self.key
+    }
+
+    /// The key of readable heaps, if there is one.
+    pub fn readable(&self) -> Option<(KeysOn, ProtectionKey)> {
+        Some((detect().ok()?, self.readable?))
     }
 
     /// The gate to a heap in place `index` of the vault.

@@ -6,21 +6,23 @@
 //! that nobody wraps; there the stacks of calls carry no key, so that such a handler finds a stack that it can run on.
 
 use crate::image::Image;
+use crate::process;
 use libc::{c_int, sighandler_t};
-use plib_core::gate::{Handlers, wrap_handlers};
+use plib_core::gate::{Handlers, insert_stub, last_place, wrap_handlers};
+use plib_core::sys;
 use std::ffi::CStr;
-use std::mem::MaybeUninit;
+use std::mem::{MaybeUninit, transmute};
 use std::ptr::{null, null_mut};
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-type Sigaction = unsafe extern "C" fn(c_int, *const libc::sigaction, *mut libc::sigaction) -> c_int;
-
-/// The C library's `sigaction`; 0 while it was not looked up.
-static REAL: AtomicUsize = AtomicUsize::new(0);
-/// What the kernel is given in the place of handlers: the `on_signal` of the first image.
+/// What the kernel is given in the place of handlers: the `on_signal` of the first image of this library's.
 static STUB: AtomicUsize = AtomicUsize::new(0);
-/// Where the program's handlers are: in the last image. Null while handlers are not wrapped.
-static INNERMOST: AtomicPtr<Handlers> = AtomicPtr::new(null_mut());
+/// That one's table, where the chain of images begins. Null while handlers are not wrapped.
+static FIRST: AtomicPtr<Handlers> = AtomicPtr::new(null_mut());
+/// The process that wraps. A vfork()ed child is another, with this one's memory.
+static OWNER: AtomicU32 = AtomicU32::new(0);
+/// Signals that interrupt system calls for good, as `siginterrupt` was told, and as a kernel's signal set.
+static INTERRUPTING: AtomicU64 = AtomicU64::new(0);
 
 /// What the kernel is given in the place of handlers in a process with this image: the stub of the first one.
 pub(crate) fn stub_with(image: Image) -> usize {
@@ -33,31 +35,27 @@ pub(crate) fn stub_with(image: Image) -> usize {
 /// Begins to wrap handlers for an image. (One that comes second stands behind the first: the kernel calls the first's stub, that one
 /// the second's, and that the program's handler, so each is asked whether it is one of its calls that was interrupted.)
 pub(crate) fn begin(image: Image) {
-    real();
     make_libc_set_its_own();
-    let handlers = image.handlers();
-    match innermost() {
+    OWNER.store(process::process_id(), Ordering::SeqCst);
+    let (stub, table) = (image.stub(), image.handlers());
+    match first() {
         None => {
-            STUB.store(image.stub(), Ordering::SeqCst);
-            INNERMOST.store((&raw const *handlers).cast_mut(), Ordering::SeqCst);
-            wrap_handlers(image.stub(), handlers);
+            STUB.store(stub, Ordering::SeqCst);
+            FIRST.store((&raw const *table).cast_mut(), Ordering::SeqCst);
         }
-        Some(before) => {
-            for (new, old) in handlers.iter().zip(before) {
-                new.store(old.load(Ordering::SeqCst), Ordering::SeqCst);
-            }
-            INNERMOST.store((&raw const *handlers).cast_mut(), Ordering::SeqCst);
-            for (new, old) in handlers.iter().zip(before) {
-                // What was set in between is not lost.
-                new.store(old.swap(image.stub(), Ordering::SeqCst), Ordering::SeqCst);
-            }
-        }
+        Some(first) => (1..table.len()).for_each(|signal| insert_stub(first, stub, table, signal)),
     }
+    wrap_handlers(stub_with(image), first().unwrap_or(table));
 }
 
-fn innermost() -> Option<&'static Handlers> {
+fn first() -> Option<&'static Handlers> {
     // SAFETY: null, or those of an image, which stays mapped.
-    unsafe { INNERMOST.load(Ordering::SeqCst).as_ref() }
+    unsafe { FIRST.load(Ordering::SeqCst).as_ref() }
+}
+
+/// After a fork, in the child.
+pub(crate) fn after_fork() {
+    OWNER.store(process::process_id(), Ordering::SeqCst);
 }
 
 /// The C library sets its handlers of cancellation and of setuid in all threads when the first thread is made and cancelled, past
@@ -69,7 +67,11 @@ fn make_libc_set_its_own() {
             unsafe { libc::pause() };
         }
     }
+    /// SIGCANCEL and SIGSETXID.
+    const LIBCS_OWN: u64 = 0b11 << 31;
     let mut thread = MaybeUninit::uninit();
+    // The caller keeps all signals out, and older C libraries would hand that on to the thread, which then could not be cancelled.
+    sys::unblock(LIBCS_OWN);
     // SAFETY: the thread's id is written if the answer is 0, and the thread is joined.
     unsafe {
         if libc::pthread_create(thread.as_mut_ptr(), null(), sleeper, null_mut()) == 0 {
@@ -77,19 +79,34 @@ fn make_libc_set_its_own() {
             libc::pthread_join(thread.assume_init(), null_mut());
         }
     }
+    sys::block(LIBCS_OWN);
 }
 
 /// Wraps handlers that came without our knowledge. For a thread's first call.
 pub(crate) fn look_again() {
-    if let Some(handlers) = innermost() {
-        wrap_handlers(STUB.load(Ordering::SeqCst), handlers);
+    if let Some(first) = first() {
+        wrap_handlers(STUB.load(Ordering::SeqCst), first);
     }
 }
 
-/// Whether every handler that the program sets through the C library comes by here.
-pub(crate) fn sees_all() -> bool {
+/// Linux before this one cannot write a signal's frame onto a stack behind a closed key, as it must when a second signal comes
+/// before the first one's stub has opened it.
+const FRAMES_BEHIND_KEYS: (u32, u32) = (6, 12);
+
+/// Whether calls can work on stacks that carry the key: every handler that the program sets through the C library comes by here, the
+/// kernel can write its frames, and no other image's stub stands before ours, which would look at a frame that is behind our key.
+pub(crate) fn allow_keyed_stacks() -> bool {
+    kernel_allows_keyed_stacks() && sees_all() && first().is_none()
+}
+
+/// The kernel's part in that.
+pub(crate) fn kernel_allows_keyed_stacks() -> bool {
+    process::kernel_version() >= FRAMES_BEHIND_KEYS
+}
+
+fn sees_all() -> bool {
     // SAFETY: a C string; the answer is only looked up.
-    let first = unsafe { libc::dlsym(libc::RTLD_DEFAULT, NAME.as_ptr()) };
+    let first = unsafe { libc::dlsym(libc::RTLD_DEFAULT, SIGACTION.name.as_ptr()) };
     // By the module and not by `sigaction`'s address: in a library that is loaded late that name means the C library's.
     module_of(first as usize).is_some_and(|module| Some(module) == module_of(set as *const () as usize))
 }
@@ -103,47 +120,68 @@ fn module_of(address: usize) -> Option<usize> {
     }
 }
 
-const NAME: &CStr = c"sigaction";
+/// A function of the C library's that one of ours stands before.
+struct Real {
+    name: &'static CStr,
+    address: AtomicUsize,
+}
 
-/// Looks the C library's function up as soon as the library is loaded: later it may be asked for by a signal handler.
+impl Real {
+    const fn new(name: &'static CStr) -> Self {
+        Self { name, address: AtomicUsize::new(0) }
+    }
+
+    /// Its address; 0 if there is none.
+    fn get(&self) -> usize {
+        if self.address.load(Ordering::Relaxed) == 0 {
+            // SAFETY: a C string. What comes next after this library is the C library's.
+            let found = unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.as_ptr()) };
+            self.address.store(found as usize, Ordering::Relaxed);
+        }
+        self.address.load(Ordering::Relaxed)
+    }
+}
+
+static SIGACTION: Real = Real::new(c"sigaction");
+static SIGNAL: Real = Real::new(c"signal");
+static SYSV_SIGNAL: Real = Real::new(c"__sysv_signal");
+static SIGSET: Real = Real::new(c"sigset");
+static SIGINTERRUPT: Real = Real::new(c"siginterrupt");
+
+/// Looks the C library's functions up as soon as the library is loaded: later they may be asked for by a signal handler.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static LOOK_UP: extern "C" fn() = look_up;
 
 extern "C" fn look_up() {
-    // SAFETY: a C string. What comes next after this library is the C library's.
-    let real = unsafe { libc::dlsym(libc::RTLD_NEXT, NAME.as_ptr()) };
-    REAL.store(real as usize, Ordering::Relaxed);
-}
-
-fn real() -> Option<Sigaction> {
-    if REAL.load(Ordering::Relaxed) == 0 {
-        // Another library's beginning came before ours.
-        look_up();
+    for real in [&SIGACTION, &SIGNAL, &SYSV_SIGNAL, &SIGSET, &SIGINTERRUPT] {
+        real.get();
     }
-    // SAFETY: null, or the function of that name.
-    unsafe { std::mem::transmute::<usize, Option<Sigaction>>(REAL.load(Ordering::Relaxed)) }
 }
 
-/// The C library's function, but for handlers in a process with guarded heaps: those are called after a call of ours, not during one.
-/// (A program that has the C library within itself keeps that one's.)
-///
-/// # Safety
-/// As the C library's.
-#[cfg_attr(not(target_feature = "crt-static"), unsafe(no_mangle))]
-pub unsafe extern "C" fn sigaction(signal: c_int, new: *const libc::sigaction, old: *mut libc::sigaction) -> c_int {
-    // SAFETY: passed on.
-    unsafe { set(signal, new, old) }
+type Sigaction = unsafe extern "C" fn(c_int, *const libc::sigaction, *mut libc::sigaction) -> c_int;
+type Signal = unsafe extern "C" fn(c_int, sighandler_t) -> sighandler_t;
+type Siginterrupt = unsafe extern "C" fn(c_int, c_int) -> c_int;
+
+fn fail<T>(number: c_int, answer: T) -> T {
+    // SAFETY: the thread's own errno.
+    unsafe { *libc::__errno_location() = number };
+    answer
+}
+
+/// Where the program's handler for a signal belongs, if it is to be wrapped: not while nothing is, and not in a vfork()ed child,
+/// whose handlers are its own.
+fn place_of(signal: c_int) -> Option<&'static AtomicUsize> {
+    let place = last_place(first()?, usize::try_from(signal).ok().filter(|number| *number > 0)?)?;
+    (OWNER.load(Ordering::SeqCst) == process::process_id()).then_some(place)
 }
 
 unsafe fn set(signal: c_int, new: *const libc::sigaction, old: *mut libc::sigaction) -> c_int {
-    let Some(real) = real() else {
-        // SAFETY: the thread's own errno.
-        unsafe { *libc::__errno_location() = libc::ENOSYS };
-        return -1;
+    // SAFETY: null, or the function of that name.
+    let Some(real) = (unsafe { transmute::<usize, Option<Sigaction>>(SIGACTION.get()) }) else {
+        return fail(libc::ENOSYS, -1);
     };
-    let number = usize::try_from(signal).unwrap_or(0);
-    let Some(place) = innermost().and_then(|handlers| handlers.get(number)) else {
+    let Some(place) = place_of(signal) else {
         // SAFETY: passed on.
         return unsafe { real(signal, new, old) };
     };
@@ -170,20 +208,137 @@ unsafe fn set(signal: c_int, new: *const libc::sigaction, old: *mut libc::sigact
     }
 }
 
-/// The C library's function, likewise.
-///
-/// # Safety
-/// As the C library's.
-#[cfg_attr(not(target_feature = "crt-static"), unsafe(no_mangle))]
-pub unsafe extern "C" fn signal(signal: c_int, handler: sighandler_t) -> sighandler_t {
+/// Sets a handler with these flags and nothing else blocked but, if wanted, its own signal; the handler before.
+unsafe fn set_simply(signal: c_int, handler: sighandler_t, flags: c_int, blocks_itself: bool) -> sighandler_t {
+    if handler == libc::SIG_ERR {
+        return fail(libc::EINVAL, libc::SIG_ERR);
+    }
     // SAFETY: zeroes are a valid struct; handlers are passed on.
     unsafe {
         let mut new: libc::sigaction = std::mem::zeroed();
         let mut old: libc::sigaction = std::mem::zeroed();
         new.sa_sigaction = handler;
-        new.sa_flags = libc::SA_RESTART;
+        new.sa_flags = flags;
         libc::sigemptyset(&raw mut new.sa_mask);
-        libc::sigaddset(&raw mut new.sa_mask, signal);
+        if blocks_itself && libc::sigaddset(&raw mut new.sa_mask, signal) != 0 {
+            return libc::SIG_ERR;
+        }
         if set(signal, &raw const new, &raw mut old) == 0 { old.sa_sigaction } else { libc::SIG_ERR }
     }
+}
+
+/// Calls the C library's function, if it is wanted: while nothing is wrapped.
+unsafe fn pass_on(real: &Real, signal: c_int, handler: sighandler_t) -> Option<sighandler_t> {
+    if first().is_some() {
+        return None;
+    }
+    // SAFETY: null, or the function of that name; passed on.
+    unsafe { transmute::<usize, Option<Signal>>(real.get()).map(|real| real(signal, handler)) }
+}
+
+unsafe fn set_bsd(signal: c_int, handler: sighandler_t) -> sighandler_t {
+    let bit = 1 << (signal.wrapping_sub(1) as u32 % 64);
+    let interrupts = INTERRUPTING.load(Ordering::Relaxed) & bit != 0;
+    // SAFETY: passed on.
+    unsafe {
+        pass_on(&SIGNAL, signal, handler)
+            .unwrap_or_else(|| set_simply(signal, handler, if interrupts { 0 } else { libc::SA_RESTART }, true))
+    }
+}
+
+unsafe fn set_sysv(signal: c_int, handler: sighandler_t) -> sighandler_t {
+    // SAFETY: passed on.
+    unsafe {
+        pass_on(&SYSV_SIGNAL, signal, handler)
+            .unwrap_or_else(|| set_simply(signal, handler, libc::SA_RESETHAND | libc::SA_NODEFER, false))
+    }
+}
+
+/// The C library's function, but for handlers in a process with guarded heaps: those are called after a call of ours, not during one.
+/// (A program that has the C library within itself keeps that one's.)
+///
+/// # Safety
+/// As the C library's.
+#[cfg_attr(not(target_feature = "crt-static"), unsafe(no_mangle))]
+pub unsafe extern "C" fn sigaction(signal: c_int, new: *const libc::sigaction, old: *mut libc::sigaction) -> c_int {
+    // SAFETY: passed on.
+    unsafe { set(signal, new, old) }
+}
+
+/// Functions that stand before the C library's of the same names, which set handlers without `sigaction`.
+macro_rules! stand_before {
+    ($($name:ident => $set:ident,)*) => { $(
+        #[doc = concat!("The C library's `", stringify!($name), "`, likewise.")]
+        ///
+        /// # Safety
+        /// As the C library's.
+        #[cfg_attr(not(target_feature = "crt-static"), unsafe(no_mangle))]
+        pub unsafe extern "C" fn $name(signal: c_int, handler: sighandler_t) -> sighandler_t {
+            // SAFETY: passed on.
+            unsafe { $set(signal, handler) }
+        }
+    )* };
+}
+
+stand_before! {
+    signal => set_bsd,
+    bsd_signal => set_bsd,
+    ssignal => set_bsd,
+    __sysv_signal => set_sysv,
+    sysv_signal => set_sysv,
+    sigset => set_xsi,
+}
+
+/// sigset(3): a handler that does not restart system calls, and the signal let in; or the signal kept out.
+unsafe fn set_xsi(signal: c_int, handler: sighandler_t) -> sighandler_t {
+    const SIG_HOLD: sighandler_t = 2;
+    // SAFETY: passed on; sets are this function's own.
+    unsafe {
+        if let Some(answer) = pass_on(&SIGSET, signal, handler) {
+            return answer;
+        }
+        let (mut one, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+        libc::sigemptyset(one.as_mut_ptr());
+        if libc::sigaddset(one.as_mut_ptr(), signal) != 0 {
+            return libc::SIG_ERR;
+        }
+        let held = |set: &MaybeUninit<libc::sigset_t>| libc::sigismember(set.as_ptr(), signal) == 1;
+        if handler == SIG_HOLD {
+            let mut now: libc::sigaction = std::mem::zeroed();
+            libc::pthread_sigmask(libc::SIG_BLOCK, one.as_ptr(), before.as_mut_ptr());
+            if held(&before) {
+                return SIG_HOLD;
+            }
+            return if set(signal, null(), &raw mut now) == 0 { now.sa_sigaction } else { libc::SIG_ERR };
+        }
+        let old = set_simply(signal, handler, 0, false);
+        if old == libc::SIG_ERR {
+            return old;
+        }
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, one.as_ptr(), before.as_mut_ptr());
+        if held(&before) { SIG_HOLD } else { old }
+    }
+}
+
+/// The C library's function, whose effect on later handlers is remembered.
+///
+/// # Safety
+/// As the C library's.
+#[cfg_attr(not(target_feature = "crt-static"), unsafe(no_mangle))]
+pub unsafe extern "C" fn siginterrupt(signal: c_int, interrupt: c_int) -> c_int {
+    // SAFETY: null, or the function of that name.
+    let Some(real) = (unsafe { transmute::<usize, Option<Siginterrupt>>(SIGINTERRUPT.get()) }) else {
+        return fail(libc::ENOSYS, -1);
+    };
+    // SAFETY: passed on.
+    let result = unsafe { real(signal, interrupt) };
+    if result == 0 {
+        let bit = 1 << (signal.wrapping_sub(1) as u32 % 64);
+        if interrupt != 0 {
+            INTERRUPTING.fetch_or(bit, Ordering::Relaxed);
+        } else {
+            INTERRUPTING.fetch_and(!bit, Ordering::Relaxed);
+        }
+    }
+    result
 }

@@ -20,6 +20,8 @@ use crate::error::Error;
 use crate::handle;
 use crate::process;
 use crate::quiet::Quiet;
+use crate::signals;
+use plib_core::gate::Tally;
 use std::cell::UnsafeCell;
 use std::io;
 use std::mem::MaybeUninit;
@@ -43,6 +45,8 @@ pub(crate) struct World {
     free: AtomicPtr<Claim>,
     places: [Place; HANDLES],
     claims: [Claim; CLAIMS],
+    /// What the session of each claim leaves to be written, in readable heaps.
+    tallies: [Tally<'static>; CLAIMS],
 }
 
 /// Where the attachment of one handle is.
@@ -204,6 +208,12 @@ impl Guard {
         Some(claim)
     }
 
+    /// Where the session of a claim may note what its reads leave to be written; the session's alone until it ends.
+    pub fn tally(&self, claim: &Claim) -> &'static Tally<'static> {
+        let place = (&raw const *claim as usize - &raw const self.world.claims as usize) / size_of::<Claim>();
+        &self.world.tallies[place]
+    }
+
     /// Takes back a claim that its thread will not look at again.
     pub fn free_claim(&self, claim: &'static Claim) {
         claim.thread.store(0, Ordering::Relaxed);
@@ -323,6 +333,7 @@ extern "C" fn after_fork_in_parent() {
 }
 
 extern "C" fn after_fork_in_child() {
+    signals::after_fork();
     let Some((opening, inside)) = end_of_fork() else { return };
     if inside {
         leave_parents_world();

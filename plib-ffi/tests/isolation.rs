@@ -18,6 +18,10 @@ mod jumps;
 mod life;
 #[path = "isolation/races.rs"]
 mod races;
+#[path = "isolation/readable.rs"]
+mod readable;
+#[path = "isolation/refusals.rs"]
+mod refusals;
 #[path = "isolation/registers.rs"]
 mod registers;
 #[allow(dead_code, reason = "shared with plib-core's tests")]
@@ -28,5 +32,10 @@ mod support;
 #[test]
 #[ignore = "entry point of the child processes"]
 fn child() {
-    support::child::enter(&[(direct::ROLE, direct::attack), (life::ROLE, life::use_after_exec)]);
+    support::child::enter(&[
+        (direct::ROLE, direct::attack),
+        (life::ROLE, life::use_after_exec),
+        (refusals::ROLE, refusals::meet),
+        (readable::ROLE, readable::older_thread),
+    ]);
 }

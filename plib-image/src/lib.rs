@@ -18,7 +18,7 @@ use plib_core::gate::{CONSTANTS, HANDLERS, ImageTable, enter, on_signal};
 #[cfg_attr(plib_image, unsafe(no_mangle))]
 pub static PLIB_IMAGE: ImageTable = ImageTable::new(enter, on_signal, &HANDLERS, &CONSTANTS);
 
-/// Never called: the core has no panic path, which `plib-core/tests/no_panic.rs` shows. The compiler wants one all the same.
+/// Never called: the core has no panic path, which `plib-core/tests/freestanding.rs` shows. The compiler wants one all the same.
 #[cfg(plib_image)]
 #[panic_handler]
 fn on_panic(_: &core::panic::PanicInfo<'_>) -> ! {

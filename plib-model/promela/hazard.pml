@@ -7,7 +7,7 @@
  *
  * | here | in the code |
  * | --- | --- |
- * | protect, unprotect | client.rs: Op::protect, unprotect |
+ * | protect, unprotect | hazard.rs: Hazards::announce, clear |
  * | Reader             | cache/read.rs: probe; cache/fast.rs: get_fast; the mark: heap/block.rs |
  * | Claimer            | claim.rs: Op::try_claim |
  * | Mover              | evict.rs: drain, drain_block, evict_locked, readers_gone, undo_drain; claim.rs: convert |

@@ -65,19 +65,19 @@ impl Words {
     }
 }
 
-impl<'c> Op<'c> {
+impl<R: Reader> Reading<'_, R> {
     /// Gets the item of a key with this hash and length if all is as usual. `is_key` compares `len` bytes that it is shown
     /// inside the heap with the key.
     /// `out` is outside the heap.
     #[inline(always)]
     pub(super) fn get_fast(
-        &self,
+        self,
         hash: Hash,
         len: usize,
         out: Out,
         is_key: impl FnOnce(*const u8) -> bool,
     ) -> Option<Got> {
-        let heap = self.heap;
+        let heap = self.heap();
         let growth = index::growth(heap);
         let line = heap.bucket(growth.bucket(hash))?;
         let word = line.slots().get(line.matching(hash).trailing_zeros() as usize)?;
@@ -117,9 +117,9 @@ impl<'c> Op<'c> {
         if !unchanged && !mutant::is(Mutant::NoSecondLook) {
             return None;
         }
-        block::mark(meta_word, meta);
+        self.0.mark(block, meta);
         self.unprotect_first();
-        self.count(Counter::GetHits, 1);
+        self.0.count(Counter::GetHits, 1);
         Some(Got { info: ItemInfo { flags, expiry, cas, value_len }, copied: true })
     }
 }

@@ -64,7 +64,7 @@ impl<'c> Op<'c> {
     pub unsafe fn bucket_of(&self, name: In) -> Result<u32, Status> {
         let mut key = Key::blank();
         // SAFETY: passed on.
-        unsafe { key.read(self, name)? };
+        unsafe { key.read(self.heap, name)? };
         Ok(index::growth(self.heap).bucket(key.hash))
     }
 

@@ -9,6 +9,7 @@
 //! | `lock` | bucket locks: waiting, taking over |
 //! | `ahead` | prefetching |
 //! | `fast` | the usual get |
+//! | `reader` | who reads |
 //! | `read` | get, get-and-touch, and the lock-free `find` under them |
 //! | `store` | set, add, replace, append, prepend, cas |
 //! | `number` | incr, decr |
@@ -21,11 +22,13 @@ mod grow;
 mod lock;
 mod number;
 mod read;
+mod reader;
 mod remove;
 mod store;
 
 pub(crate) use fast::Words;
 pub(crate) use read::Seen;
+pub(crate) use reader::{Reader, Reading};
 
 use crate::client::{Client, Op};
 use crate::hash::{Hash, hash, hash_words};
@@ -37,7 +40,7 @@ use crate::layout::KEY_MAX;
 use crate::mutant::{self, Mutant};
 use crate::status::Status;
 use crate::sync::{AtomicU64, Ordering, relax};
-use crate::sys;
+use crate::sys::{self, Clock};
 use crate::user::{self, In};
 use core::mem::MaybeUninit;
 
@@ -103,18 +106,25 @@ pub enum Life {
 
 /// The present, looked up at most once an operation and only if somebody asks.
 pub struct Times<'c> {
-    client: &'c Client,
+    clock: &'c Clock,
     now: u32,
+    /// Whether a flush whose time has come is written down.
+    settles: bool,
 }
 
 impl<'c> Times<'c> {
     pub(crate) fn new(client: &'c Client) -> Self {
-        Self { client, now: 0 }
+        Self { clock: &client.clock, now: 0, settles: true }
+    }
+
+    /// For who may not write.
+    pub(crate) fn looked_up(clock: &'c Clock) -> Self {
+        Self { clock, now: 0, settles: false }
     }
 
     fn now(&mut self) -> u32 {
         if self.now == 0 {
-            self.now = self.client.clock.now();
+            self.now = self.clock.now();
         }
         self.now
     }
@@ -140,7 +150,7 @@ impl<'c> Times<'c> {
         let mut flush = flush;
         loop {
             let epoch = flush.epoch_at(self.now());
-            if epoch == flush.epoch() {
+            if epoch == flush.epoch() || !self.settles {
                 return epoch;
             }
             match word.compare_exchange(flush.0, Flush::new(epoch, 0).0, Ordering::AcqRel, Ordering::Acquire) {
@@ -153,8 +163,8 @@ impl<'c> Times<'c> {
 
     /// Whether an item with this meta word and word 2 is alive.
     #[inline]
-    pub(crate) fn life(&mut self, op: &Op<'_>, meta: Meta, times: u64) -> Life {
-        let epoch = self.epoch(op.heap);
+    pub(crate) fn life(&mut self, heap: &Heap, meta: Meta, times: u64) -> Life {
+        let epoch = self.epoch(heap);
         self.life_under(epoch, meta, times)
     }
 
@@ -174,12 +184,12 @@ impl<'c> Times<'c> {
     /// The same for who holds no lock, with word 2. None if a touch came between the two looks at that: the clock is read
     /// after the first, so an item that was given more time in time could seem expired.
     #[inline(always)]
-    pub(crate) fn life_unlocked(&mut self, op: &Op<'_>, block: Block, meta: Meta) -> Option<(Life, u64)> {
+    pub(crate) fn life_unlocked(&mut self, heap: &Heap, block: Block, meta: Meta) -> Option<(Life, u64)> {
         // Who tries again looks at what is there by then.
         self.anew();
-        let word = op.heap.times_word(block).load(Ordering::Relaxed);
-        let life = self.life(op, meta, word);
-        let same = life != Life::Expired || op.heap.times_word(block).load(Ordering::Relaxed) == word;
+        let word = heap.times_word(block).load(Ordering::Relaxed);
+        let life = self.life(heap, meta, word);
+        let same = life != Life::Expired || heap.times_word(block).load(Ordering::Relaxed) == word;
         same.then_some((life, word))
     }
 
@@ -248,15 +258,15 @@ impl Key {
     /// # Safety
     /// The key is readable.
     #[inline(always)]
-    pub unsafe fn read(&mut self, op: &Op<'_>, key: In) -> Result<(), Status> {
+    pub unsafe fn read(&mut self, heap: &Heap, key: In) -> Result<(), Status> {
         if key.len == 0 || key.len > KEY_MAX {
             return Err(Status::Key);
         }
-        if !op.heap.protected().admits(key.ptr, key.len) {
+        if !heap.protected().admits(key.ptr, key.len) {
             return Err(Status::Invalid);
         }
         // SAFETY: passed on.
-        unsafe { self.copy(op, key) };
+        unsafe { self.copy(heap, key) };
         Ok(())
     }
 
@@ -265,7 +275,7 @@ impl Key {
     /// # Safety
     /// The key is readable.
     #[inline(always)]
-    pub unsafe fn copy(&mut self, op: &Op<'_>, key: In) {
+    pub unsafe fn copy(&mut self, heap: &Heap, key: In) {
         self.len = key.len;
         let to: *mut u8 = self.bytes.as_mut_ptr().cast();
         if Words::hold(key.len) {
@@ -276,11 +286,11 @@ impl Key {
                 user::store8(to, self.words.first);
                 user::store8(to.add(key.len - 8), self.words.last);
             }
-            self.hash = hash_words(op.heap.secret(), self.words.first, self.words.last, key.len);
+            self.hash = hash_words(heap.secret(), self.words.first, self.words.last, key.len);
         } else {
             // SAFETY: the caller grants key.len readable bytes; 250 fit in 256.
             unsafe { user::copy(to, key.ptr, key.len) };
-            self.hash = hash(op.heap.secret(), self.bytes());
+            self.hash = hash(heap.secret(), self.bytes());
         }
     }
 

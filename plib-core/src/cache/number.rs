@@ -41,7 +41,7 @@ impl<'c> Op<'c> {
     ) -> Result<(u64, u64), Status> {
         let mut key = Key::blank();
         // SAFETY: passed on.
-        unsafe { key.read(self, name)? };
+        unsafe { key.read(self.heap, name)? };
         let arith = Arith { delta, decrement, initial };
         let (hits, misses) =
             if decrement { (Counter::DecrHits, Counter::DecrMisses) } else { (Counter::IncrHits, Counter::IncrMisses) };
@@ -103,7 +103,7 @@ impl<'c> Op<'c> {
         let bucket = self.lock_key(key.hash)?;
         let found = self.search(&bucket, key).hit.and_then(|(_, slot)| self.existing(slot));
         let word = found.as_ref().map_or(0, |e| self.heap.times_word(e.block).load(Ordering::Relaxed));
-        let result = match found.filter(|e| times.life(self, e.meta, word) == Life::Alive) {
+        let result = match found.filter(|e| times.life(self.heap, e.meta, word) == Life::Alive) {
             None => Err(Status::NotFound),
             Some(item) => self.arith_on(item, arith, word),
         };

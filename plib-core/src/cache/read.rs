@@ -23,20 +23,20 @@ impl Seen {
     };
 }
 
-impl<'c> Op<'c> {
+impl<'r, R: Reader> Reading<'r, R> {
     /// Finds a key's item and lets `take` read it; `take` gives None when it notices that the item changed under it.
     /// On a hit the hazard stays until the caller is done with the item and calls `unprotect`.
     /// Lock-free: a try fails only if another operation on this bucket took effect meanwhile.
     #[inline(always)]
     pub fn find<T>(
-        &self,
+        self,
         hash: Hash,
         key: &[u8],
-        mut take: impl FnMut(&View<'c>) -> Option<T>,
+        mut take: impl FnMut(&View<'r>) -> Option<T>,
     ) -> Result<Option<T>, Status> {
         let mut patience = Patience::new();
         loop {
-            let found = index::lookup(self.heap, hash, |slot, word| self.probe(slot, word, key, &mut take));
+            let found = index::lookup(self.heap(), hash, |slot, word| self.probe(slot, word, key, &mut take));
             match found {
                 Found::Hit(taken) => return Ok(Some(taken)),
                 Found::Miss => {
@@ -48,7 +48,7 @@ impl<'c> Op<'c> {
                     patience.progress();
                     if let Err(status) = patience.wait() {
                         self.unprotect();
-                        self.count(Counter::BusyReturns, 1);
+                        self.0.count(Counter::BusyReturns, 1);
                         return Err(status);
                     }
                 }
@@ -59,13 +59,13 @@ impl<'c> Op<'c> {
     /// Reads the item behind one slot word. `word` belongs to a line, and lines stay lines for ever.
     #[inline(always)]
     pub(super) fn probe<T>(
-        &self,
+        self,
         slot: Slot,
         word: &AtomicU64,
         key: &[u8],
-        take: &mut impl FnMut(&View<'c>) -> Option<T>,
+        take: &mut impl FnMut(&View<'r>) -> Option<T>,
     ) -> Probe<T> {
-        let Some(block) = self.heap.block(slot.unit()) else {
+        let Some(block) = self.heap().block(slot.unit()) else {
             return Probe::Retry;
         };
         self.protect(0, block.superblock);
@@ -73,7 +73,7 @@ impl<'c> Op<'c> {
         if word.load(Ordering::Acquire) != slot.0 {
             return Probe::Retry;
         }
-        let meta_word = self.heap.meta(block);
+        let meta_word = self.heap().meta(block);
         let meta = block::load(meta_word);
         if !meta.is_live() {
             // A slot word names only live blocks: if it still does and the block is still the same, it is damaged. (The
@@ -81,17 +81,17 @@ impl<'c> Op<'c> {
             let same = word.load(Ordering::Acquire) == slot.0 && block::load(meta_word).identity() == meta.identity();
             return if same { Probe::Other } else { Probe::Retry };
         }
-        let info = self.heap.info(block);
+        let info = self.heap().info(block);
         let unchanged = || {
             // All that was read of the item was read before these loads.
             fence(Ordering::Acquire);
             block::load(meta_word).identity() == meta.identity() && word.load(Ordering::Acquire) == slot.0
         };
-        if !self.heap.key_is(block, info, key) {
+        if !self.heap().key_is(block, info, key) {
             return if unchanged() { Probe::Other } else { Probe::Retry };
         }
-        // SAFETY: index lines live in superblocks that never change their use, inside a mapping that outlives 'c.
-        let word: &'c AtomicU64 = unsafe { &*core::ptr::from_ref(word) };
+        // SAFETY: index lines live in superblocks that never change their use, inside a mapping that outlives the reader.
+        let word: &'r AtomicU64 = unsafe { &*core::ptr::from_ref(word) };
         let Some(taken) = take(&View { block, meta, info, slot, word }) else {
             return Probe::Retry;
         };
@@ -100,12 +100,12 @@ impl<'c> Op<'c> {
 
     /// Copies an item's value out; its length, and whether it fitted. None when the item changed under the reader.
     #[inline(always)]
-    pub(super) fn read_value(&self, view: &View<'_>, out: Out) -> Option<(usize, bool, u64)> {
+    pub(super) fn read_value(self, view: &View<'_>, out: Out) -> Option<(usize, bool, u64)> {
         let len = view.info.value_len();
         if view.info.is_numeric() {
             return self.read_number(view, out);
         }
-        let cas = self.heap.cas_word(view.block).load(Ordering::Relaxed);
+        let cas = self.heap().cas_word(view.block).load(Ordering::Relaxed);
         if len > out.len {
             return Some((len, false, cas));
         }
@@ -116,14 +116,14 @@ impl<'c> Op<'c> {
             })?;
         } else {
             // SAFETY: `key_is` found that header, key and value fit the room of the block; out has room.
-            unsafe { user::copy(out.ptr, self.heap.bytes(view.block, view.info.value_at()), len) };
+            unsafe { user::copy(out.ptr, self.heap().bytes(view.block, view.info.value_at()), len) };
         }
         Some((len, true, cas))
     }
 
     #[inline(never)]
-    pub(super) fn read_number(&self, view: &View<'_>, out: Out) -> Option<(usize, bool, u64)> {
-        let pair = self.heap.load_pair(view.block, view.info)?;
+    pub(super) fn read_number(self, view: &View<'_>, out: Out) -> Option<(usize, bool, u64)> {
+        let pair = self.heap().load_pair(view.block, view.info)?;
         let mut text = [0; 2 * DIGITS_MAX];
         let text = number_text(pair.number, view.info.value_len(), &mut text);
         let fits = text.len() <= out.len;
@@ -135,20 +135,20 @@ impl<'c> Op<'c> {
     }
 
     /// Calls `take` with each fragment's first byte in the value, its address and its length.
-    pub(super) fn each_part(&self, view: &View<'_>, mut take: impl FnMut(usize, *const u8, usize)) -> Option<()> {
+    pub(super) fn each_part(self, view: &View<'_>, mut take: impl FnMut(usize, *const u8, usize)) -> Option<()> {
         for i in 0..view.info.parts() {
-            let unit = self.heap.part_word(view.block, view.info, i)?.load(Ordering::Relaxed);
-            let part = self.heap.block(unit)?;
+            let unit = self.heap().part_word(view.block, view.info, i)?.load(Ordering::Relaxed);
+            let part = self.heap().block(unit)?;
             self.protect(1, part.superblock);
             // The head still lives after the hazard was set, so its fragment is one until the hazard goes.
-            if block::load(self.heap.meta(view.block)).identity() != view.meta.identity() {
+            if block::load(self.heap().meta(view.block)).identity() != view.meta.identity() {
                 return None;
             }
             let (first, bytes) = item::part(view.info.value_len(), i);
-            if bytes + PART_HEADER > self.heap.room(part) {
+            if bytes + PART_HEADER > self.heap().room(part) {
                 return None;
             }
-            take(first, self.heap.bytes(part, PART_HEADER), bytes);
+            take(first, self.heap().bytes(part, PART_HEADER), bytes);
         }
         Some(())
     }
@@ -158,7 +158,7 @@ impl<'c> Op<'c> {
     /// # Safety
     /// `name` (the key) is readable, `out` writable.
     #[inline]
-    pub unsafe fn get(&self, name: In, out: Out) -> Result<Got, Status> {
+    pub unsafe fn get(self, name: In, out: Out) -> Result<Got, Status> {
         // SAFETY: passed on.
         match unsafe { self.get_usual(name, out) } {
             Some(got) => Ok(got),
@@ -172,8 +172,8 @@ impl<'c> Op<'c> {
     /// # Safety
     /// As for `get`.
     #[inline(always)]
-    pub unsafe fn get_usual(&self, name: In, out: Out) -> Option<Got> {
-        let protected = self.heap.protected();
+    pub unsafe fn get_usual(self, name: In, out: Out) -> Option<Got> {
+        let protected = self.heap().protected();
         if mutant::is(Mutant::ReadersLock)
             || !Words::hold(name.len)
             || !protected.admits_short(name.ptr)
@@ -183,18 +183,18 @@ impl<'c> Op<'c> {
         }
         // SAFETY: the caller grants the key, whose length two words hold.
         let words = unsafe { Words::read(name.ptr, name.len) };
-        let hash = hash_words(self.heap.secret(), words.first, words.last, name.len);
+        let hash = hash_words(self.heap().secret(), words.first, words.last, name.len);
         // SAFETY: `get_fast` shows as many readable bytes as the key has.
         self.get_fast(hash, name.len, out, |at| unsafe { words.are_at(at, name.len) })
     }
 
     /// The same for any key.
     #[inline(never)]
-    unsafe fn get_named(&self, name: In, out: Out) -> Result<Got, Status> {
+    unsafe fn get_named(self, name: In, out: Out) -> Result<Got, Status> {
         let mut key = Key::blank();
         // SAFETY: passed on.
-        unsafe { key.read(self, name)? };
-        if !self.heap.protected().admits(out.ptr, out.len) {
+        unsafe { key.read(self.heap(), name)? };
+        if !self.heap().protected().admits(out.ptr, out.len) {
             return Err(Status::Invalid);
         }
         self.get_copied(&key, out)
@@ -202,10 +202,9 @@ impl<'c> Op<'c> {
 
     /// get with a private key and a checked buffer.
     #[inline(always)]
-    pub fn get_copied(&self, key: &Key, out: Out) -> Result<Got, Status> {
+    pub fn get_copied(self, key: &Key, out: Out) -> Result<Got, Status> {
         if mutant::is(Mutant::ReadersLock) {
-            self.lock_key(key.hash)?.unlock();
-            self.done();
+            self.0.lock_first(key.hash)?;
         }
         // SAFETY: `get_fast` shows as many readable bytes as the key has.
         match self.get_fast(key.hash, key.bytes().len(), out, |at| unsafe { key.is_at(at) }) {
@@ -216,22 +215,22 @@ impl<'c> Op<'c> {
 
     /// The same for whatever item it may be.
     #[inline(never)]
-    fn get_any(&self, key: &Key, out: Out) -> Result<Got, Status> {
-        let mut times = Times::new(self.client);
+    fn get_any(self, key: &Key, out: Out) -> Result<Got, Status> {
+        let mut times = self.0.times();
         let mut seen = Seen::NOTHING;
         let found = self.find(key.hash, key.bytes(), |view| self.take_out(view, out, &mut times, &mut seen))?;
         match found {
             Some(Life::Alive) => {
                 if let Some(block) = seen.block {
-                    block::mark(self.heap.meta(block), seen.meta);
+                    self.0.mark(block, seen.meta);
                 }
                 self.unprotect();
                 // One that did not fit is asked for again.
-                self.count(Counter::GetHits, u64::from(seen.got.copied));
+                self.0.count(Counter::GetHits, u64::from(seen.got.copied));
                 Ok(seen.got)
             }
             None => {
-                self.count(Counter::GetMisses, 1);
+                self.0.count(Counter::GetMisses, 1);
                 Err(Status::NotFound)
             }
             Some(life) => self.get_dead(life),
@@ -239,17 +238,15 @@ impl<'c> Op<'c> {
     }
 
     #[cold]
-    fn get_dead(&self, life: Life) -> Result<Got, Status> {
+    fn get_dead(self, life: Life) -> Result<Got, Status> {
         self.unprotect();
-        self.count(if life == Life::Expired { Counter::GetExpired } else { Counter::GetFlushed }, 1);
-        self.count(Counter::GetMisses, 1);
-        Err(Status::NotFound)
+        Err(self.0.bury(life))
     }
 
     /// Copies a viewed item out if it is alive.
     #[inline(always)]
-    pub(crate) fn take_out(&self, view: &View<'_>, out: Out, times: &mut Times<'_>, seen: &mut Seen) -> Option<Life> {
-        let (life, word) = times.life_unlocked(self, view.block, view.meta)?;
+    pub(crate) fn take_out(self, view: &View<'_>, out: Out, times: &mut Times<'_>, seen: &mut Seen) -> Option<Life> {
+        let (life, word) = times.life_unlocked(self.heap(), view.block, view.meta)?;
         if life != Life::Alive {
             return Some(life);
         }
@@ -260,7 +257,9 @@ impl<'c> Op<'c> {
         seen.meta = view.meta;
         Some(Life::Alive)
     }
+}
 
+impl Op<'_> {
     /// gat: reads the item and gives it a new expiry, as one operation.
     ///
     /// # Safety
@@ -268,13 +267,13 @@ impl<'c> Op<'c> {
     pub unsafe fn get_and_touch(&self, name: In, exptime: i64, out: Out) -> Result<Got, Status> {
         let mut key = Key::blank();
         // SAFETY: passed on.
-        unsafe { key.read(self, name)? };
+        unsafe { key.read(self.heap, name)? };
         if !self.heap.protected().admits(out.ptr, out.len) {
             return Err(Status::Invalid);
         }
         let mut patience = Patience::new();
         loop {
-            let got = self.get_copied(&key, out);
+            let got = self.reading().get_copied(&key, out);
             let touched = match got {
                 Ok(got) if !got.copied => return Ok(got),
                 Ok(got) => self.touch_if(&key, exptime, Some(got.info.cas)),

@@ -12,7 +12,7 @@ impl<'c> Op<'c> {
     pub unsafe fn delete(&self, name: In, cas: Option<u64>) -> Result<(), Status> {
         let mut key = Key::blank();
         // SAFETY: passed on.
-        unsafe { key.read(self, name)? };
+        unsafe { key.read(self.heap, name)? };
         self.delete_copied(&key, cas)
     }
 
@@ -36,7 +36,7 @@ impl<'c> Op<'c> {
             return self.missed(Counter::DeleteMisses);
         };
         let mut times = Times::new(self.client);
-        let life = times.life(self, item.meta, self.heap.times_word(item.block).load(Ordering::Relaxed));
+        let life = times.life(self.heap, item.meta, self.heap.times_word(item.block).load(Ordering::Relaxed));
         if life == Life::Alive && cas.is_some_and(|cas| cas != item.cas) {
             bucket.unlock();
             self.done();
@@ -74,7 +74,7 @@ impl<'c> Op<'c> {
     pub unsafe fn touch(&self, name: In, exptime: i64) -> Result<(), Status> {
         let mut key = Key::blank();
         // SAFETY: passed on.
-        unsafe { key.read(self, name)? };
+        unsafe { key.read(self.heap, name)? };
         self.touch_if(&key, exptime, None).map(|_| ())
     }
 
@@ -86,7 +86,7 @@ impl<'c> Op<'c> {
         times.anew();
         let found = self.search(&bucket, key).hit.and_then(|(_, slot)| self.existing(slot));
         let word = found.as_ref().map_or(0, |e| self.heap.times_word(e.block).load(Ordering::Relaxed));
-        let alive = found.filter(|e| times.life(self, e.meta, word) == Life::Alive);
+        let alive = found.filter(|e| times.life(self.heap, e.meta, word) == Life::Alive);
         let result = match &alive {
             None => Err(Status::NotFound),
             Some(e) if cas.is_some_and(|cas| cas != e.cas) => Err(Status::Exists),

@@ -48,7 +48,7 @@ impl<'c> Op<'c> {
     pub unsafe fn store(&self, mode: Mode, name: In, value: In, flags: u32, exptime: i64) -> Result<u64, Status> {
         let mut key = Key::blank();
         // SAFETY: passed on.
-        unsafe { key.read(self, name)? };
+        unsafe { key.read(self.heap, name)? };
         // SAFETY: passed on.
         unsafe { self.store_copied(mode, &key, value, flags, exptime) }
     }
@@ -67,7 +67,7 @@ impl<'c> Op<'c> {
     ) -> Result<u64, Status> {
         self.check_value(key, value)?;
         if exptime == 0 && matches!(mode, Mode::Set | Mode::Add | Mode::Replace) {
-            self.prefetch_bucket(key.hash);
+            self.reading().prefetch_bucket(key.hash);
             // SAFETY: passed on; just checked.
             if let Some(cas) = unsafe { self.store_usual(mode, key, value, flags) } {
                 return Ok(cas);
@@ -111,13 +111,13 @@ impl<'c> Op<'c> {
     }
 
     pub(super) fn store_new(&self, mode: Mode, key: &Key, value: In, flags: u32, exptime: i64) -> Result<u64, Status> {
-        self.prefetch_bucket(key.hash);
+        self.reading().prefetch_bucket(key.hash);
         let mut times = Times::new(self.client);
         let word = item::times_word(flags, times.expiry(exptime));
         let info = Info::new(key.hash, key.bytes().len(), value.len, false);
         let fresh = self.build(key, info, word)?;
         // The item that this one may replace: looked at under the lock.
-        self.prefetch_block(key.hash);
+        self.reading().prefetch_block(key.hash);
         // SAFETY: the caller of `store` grants the value; `build` made room for it.
         unsafe { self.fill(&fresh, 0, value.ptr, value.len) };
         self.commit(key, &fresh, &mut times, |existing| match (mode, existing) {
@@ -249,10 +249,10 @@ impl<'c> Op<'c> {
         let mut patience = Patience::new();
         loop {
             let mut times = Times::new(self.client);
-            let found = self.find(key.hash, key.bytes(), |view| {
-                let (life, word) = times.life_unlocked(self, view.block, view.meta)?;
+            let found = self.reading().find(key.hash, key.bytes(), |view| {
+                let (life, word) = times.life_unlocked(self.heap, view.block, view.meta)?;
                 let alive = life == Life::Alive;
-                let (len, _, cas) = self.read_value(view, Out { ptr: core::ptr::null_mut(), len: 0 })?;
+                let (len, _, cas) = self.reading().read_value(view, Out { ptr: core::ptr::null_mut(), len: 0 })?;
                 let len = if view.info.is_numeric() { len } else { view.info.value_len() };
                 Some(alive.then_some((View { ..*view }, word, len, cas)))
             })?;
@@ -293,14 +293,14 @@ impl<'c> Op<'c> {
     }
 
     /// Copies a viewed item's value into a new item. None if it changed meanwhile; the commit checks once more.
-    pub(super) fn copy_old(&self, view: &View<'c>, fresh: &Fresh, at: usize) -> Option<()> {
+    pub(super) fn copy_old(&self, view: &View<'_>, fresh: &Fresh, at: usize) -> Option<()> {
         self.protect(0, view.block.superblock);
         let same = view.word.load(Ordering::Acquire) == view.slot.0
             && block::load(self.heap.meta(view.block)).identity() == view.meta.identity();
         let copied = if !same {
             None
         } else if view.info.is_large() {
-            self.each_part(view, |first, from, bytes| {
+            self.reading().each_part(view, |first, from, bytes| {
                 // SAFETY: the fragment has `bytes` bytes, and the new value is as long as old and added bytes together.
                 unsafe { self.fill(fresh, at + first, from, bytes) };
             })

@@ -37,11 +37,14 @@ pub enum Operation {
     ClientInfo,
     Holding,
     IsGone,
+    StartReading,
+    StopReading,
+    TellReads,
 }
 
 impl Operation {
     /// All of them, by number.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 24] = [
         Self::Attach,
         Self::Detach,
         Self::Get,
@@ -63,6 +66,9 @@ impl Operation {
         Self::ClientInfo,
         Self::Holding,
         Self::IsGone,
+        Self::StartReading,
+        Self::StopReading,
+        Self::TellReads,
     ];
 
     /// The operation of a number, if it is one.
@@ -124,6 +130,8 @@ pub struct Block {
     pub call: Call,
     /// What is answered.
     pub answer: Answer,
+    /// Signals that came while the gate itself was being passed, as a kernel's signal set. Written by the program's side.
+    pub late: u64,
 }
 
 impl Answer {

@@ -3,6 +3,7 @@
 use super::call::{Answer, Attach, Block, Call, Operation, RESULTS, got_words, mode, words};
 use super::entry::CONSTANTS;
 use super::vault::Vault;
+use super::visit::Reads;
 use crate::batch::{DeleteRequest, GetRequest, SetRequest};
 use crate::check::{CheckSummary, Finding};
 use crate::client::{Op, Owner};
@@ -82,7 +83,7 @@ impl Work {
         // is used. Memory that is not what the caller says ends the process, while nothing is locked.
         unsafe {
             match operation {
-                Operation::Get => op.get(call.input(0), call.output(2)).map(got_words),
+                Operation::Get => op.reading().get(call.input(0), call.output(2)).map(got_words),
                 Operation::GetAndTouch => op.get_and_touch(call.input(0), exptime(4), call.output(2)).map(got_words),
                 Operation::Store => {
                     let mode = mode(call.word(4), call.word(5)).ok_or(Status::Invalid)?;
@@ -97,7 +98,7 @@ impl Work {
                 }
                 Operation::Touch => op.touch(call.input(0), exptime(2)).map(nothing),
                 Operation::FlushAll => op.flush_all(exptime(0)).map(nothing),
-                Operation::GetMany => self.parts(|part: &mut [GetRequest]| op.get_many(part)),
+                Operation::GetMany => self.parts(|part: &mut [GetRequest]| op.reading().get_many(part)),
                 Operation::SetMany => self.parts(|part: &mut [SetRequest]| op.set_many(part)),
                 Operation::DeleteMany => self.parts(|part: &mut [DeleteRequest]| op.delete_many(part)),
                 Operation::Scan => self.scan(op),
@@ -113,6 +114,13 @@ impl Work {
                 Operation::Holding => {
                     let holding = op.client.holding(call.word(2) as u32).ok_or(Status::NotFound)?;
                     self.copy_out(&holding.encode())
+                }
+                Operation::StartReading => op.client.claim_reader().map(|reader| words([reader.into()])),
+                Operation::StopReading => op.client.release_reader(call.word(0)).map(nothing),
+                Operation::TellReads => {
+                    let mut reads = MaybeUninit::<Reads>::uninit();
+                    self.copy_in(call.input(0), &mut reads)?;
+                    op.take_reads(reads.assume_init_ref()).map(nothing)
                 }
                 Operation::IsGone => Ok(words([u64::from(op.client.owner_is_dead(Owner(call.word(0) as u32)))])),
                 Operation::Attach | Operation::Detach => Err(Status::Invalid),
@@ -175,7 +183,7 @@ impl Work {
 
     fn scan(&self, op: Op<'static>) -> Result<[u64; RESULTS], Status> {
         // SAFETY: both are compared with what the key guards by the scan.
-        let found = unsafe { op.scan(self.call.word(4), self.call.output(0), self.call.output(2))? };
+        let found = unsafe { op.reading().scan(self.call.word(4), self.call.output(0), self.call.output(2))? };
         let scanned = found.ok_or(Status::NotFound)?;
         let [times, cas, value_len, copied, _] = got_words(scanned.got);
         Ok([times, cas, value_len, copied | (scanned.key_len as u64) << 1, scanned.next])

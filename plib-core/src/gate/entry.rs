@@ -23,7 +23,7 @@ use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 /// What the gate goes by. It fills a page of its own, which is written before it is mapped for good, read-only.
 #[repr(C, align(4096))]
 pub struct Constants {
-    /// Our key's two bits in PKRU.
+    /// Our keys' bits in PKRU.
     mask: AtomicU32,
     /// What they are between calls.
     closed: AtomicU32,
@@ -42,7 +42,7 @@ pub struct Constants {
 /// What the gate goes by, as whoever maps it knows it.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Our key's two bits in PKRU.
+    /// Our keys' bits in PKRU: two, or four where heaps may be readable.
     pub mask: u32,
     /// What they are between calls.
     pub closed: u32,
@@ -129,8 +129,8 @@ pub unsafe extern "sysv64" fn enter(block: *mut Block, hint: u32) -> Left {
         "push r15",
         "mov r12, rdi",
         "mov r13d, esi",
-        "test r12, r12",
-        "jz 9f",
+        "cmp r12, {note}",
+        "jbe 9f",
         // Open. ecx and edx must be 0 for wrpkru; rdpkru makes edx 0.
         ".globl plib_gate_open",
         ".hidden plib_gate_open",
@@ -144,8 +144,8 @@ pub unsafe extern "sysv64" fn enter(block: *mut Block, hint: u32) -> Left {
         "test eax, dword ptr [rip + {constants} + {mask}]",
         "jnz 9f",
         "mov rbx, qword ptr [rip + {constants} + {vault}]",
-        "test r12, r12",
-        "jz 8f",
+        "cmp r12, {note}",
+        "jbe 7f",
         // A seat: the one wished for, or the next that is free.
         "mov r14d, {seats}",
         "2:",
@@ -220,6 +220,9 @@ pub unsafe extern "sysv64" fn enter(block: *mut Block, hint: u32) -> Left {
         "and eax, dword ptr [rip + {constants} + {mask}]",
         "cmp eax, dword ptr [rip + {constants} + {closed}]",
         "jne 9f",
+        ".globl plib_gate_closed",
+        ".hidden plib_gate_closed",
+        "plib_gate_closed:",
         "mov eax, r13d",
         "mov rdx, r14",
         "xor r8d, r8d",
@@ -230,7 +233,23 @@ pub unsafe extern "sysv64" fn enter(block: *mut Block, hint: u32) -> Left {
         "pop rbx",
         "pop rbp",
         "ret",
-        // A signal came during a call: on its stack, in a frame of the kernel's. It is put off, and the call goes on.
+        // No call. With 0 a signal came during one: on its stack, in a frame of the kernel's. It is put off, and the call goes on.
+        "7:",
+        "jb 8f",
+        // Else it came during the call whose stack r13 points into, and is noted there by its bit in r14. (Those that come in the
+        // midst of this add theirs to r14, and go back to who notes.)
+        "mov rax, r13",
+        "sub rax, rbx",
+        "sub rax, {stacks}",
+        "mov r13d, {seats}",
+        "cmp rax, {stack_bytes}",
+        "jae 5b",
+        "xor edx, edx",
+        "xchg rdx, r14",
+        "shr rax, {stride_bits}",
+        "imul rax, rax, {seat_size}",
+        "lock or qword ptr [rbx + rax + {signals}], rdx",
+        "jmp 5b",
         "8:",
         "mov rax, rsp",
         "sub rax, rbx",
@@ -264,8 +283,35 @@ pub unsafe extern "sysv64" fn enter(block: *mut Block, hint: u32) -> Left {
         defer = sym defer,
         rt_sigreturn = const 15,
         stride = const STRIDE,
+        stride_bits = const STRIDE.trailing_zeros(),
+        note = const NOTE,
         first_top = const STACKS + STRIDE,
         dispatch = sym dispatch,
+    )
+}
+
+/// In the place of a block's address: this is no call, but a signal is to be noted. (0: it is put off.)
+pub(super) const NOTE: u64 = 1;
+
+/// Notes signals for the call that has the seat with this stack; what comes back is still to be noted.
+///
+/// # Safety
+/// As for `enter`.
+#[unsafe(naked)]
+pub(super) unsafe extern "sysv64" fn note(signals: u64, stack: usize) -> Left {
+    naked_asm!(
+        "endbr64",
+        "push rbp",
+        "push rbx",
+        "push r12",
+        "push r13",
+        "push r14",
+        "push r15",
+        "mov r14, rdi",
+        "mov r13, rsi",
+        "mov r12d, {note}",
+        "jmp plib_gate_open",
+        note = const NOTE,
     )
 }
 

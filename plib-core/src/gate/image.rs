@@ -4,6 +4,7 @@ use super::call::{Answer, Attach, Block, Operation, SHAPE};
 use super::entry::{Constants, Entry};
 use super::launched::LaunchedHeaps;
 use super::signal::Handlers;
+use super::visit::Reads;
 use crate::batch::{DeleteRequest, GetRequest, SetRequest};
 use crate::hash::mix;
 use crate::layout::Geometry;
@@ -28,6 +29,7 @@ pub const ABI: u64 = {
         size_of::<GetRequest>() as u64,
         size_of::<SetRequest>() as u64,
         size_of::<DeleteRequest>() as u64,
+        size_of::<Reads>() as u64,
         size_of::<Stats>() as u64,
         size_of::<Handlers>() as u64,
         size_of::<LaunchedHeaps>() as u64,

@@ -3,7 +3,8 @@
 //! *Direct*: the heap is mapped open (tier `none`), and a call is a call of a function on the caller's stack.
 //!
 //! *Gated*: the heap lies behind a protection key. The call is put into an argument block, and the gate opens the key, does
-//! it on a stack of the library's own, and closes the key again. What a call gets is copied and checked inside.
+//! it on a stack of the library's own, and closes the key again. What a call gets is copied and checked inside. Where the heap is
+//! readable, reads need no call.
 //!
 //! | file | what it holds |
 //! | --- | --- |
@@ -15,6 +16,7 @@
 //! | `launched` | heaps that were mapped before the program began |
 //! | `signal` | signals that come during a call |
 //! | `vault` | what the library remembers between calls, and its stacks |
+//! | `visit` | reading without a call, where a heap is readable |
 
 mod call;
 mod dispatch;
@@ -23,13 +25,15 @@ mod image;
 mod launched;
 mod signal;
 mod vault;
+mod visit;
 
 pub use call::{ARGUMENTS, Answer, Attach, Block, Call, Operation};
 pub use entry::{CONSTANTS, Constants, Entry, Left, Settings, enter};
 pub use image::{ABI, IMAGE_MAGIC, ImageTable};
 pub use launched::Launched;
-pub use signal::{HANDLERS, Handlers, SIGNALS, on_signal, wrap_handlers};
+pub use signal::{HANDLERS, Handlers, SIGNALS, insert_stub, last_place, on_signal, wrap_handlers};
 pub use vault::{HEAPS, SEATS, STACKS, STRIDE, VAULT_SIZE, Vault};
+pub use visit::{READS_SIZE, Tally, Window};
 
 use crate::batch::{DeleteRequest, GetRequest, SetRequest};
 use crate::cache::{Got, Mode};
@@ -44,6 +48,7 @@ use crate::user::{In, Out};
 use call::{RESULTS, got, mode_words, words};
 use core::mem::MaybeUninit;
 use dispatch::RawFinding;
+use visit::{Reads, Visitor};
 
 /// One thread's way into a heap.
 pub struct Session<'c> {
@@ -52,8 +57,12 @@ pub struct Session<'c> {
 
 enum Way<'c> {
     Direct(Op<'c>),
-    Gated(Gated),
+    /// With where to note what reads without a call leave to be written, if the heap is readable.
+    Gated(Gated, Option<&'c Tally<'c>>),
 }
+
+// A claim of plib-ffi has it in its first cache line.
+const _: () = assert!(size_of::<Session<'_>>() == 32);
 
 /// A place in a vault, and the gate that leads there.
 #[derive(Clone, Copy)]
@@ -64,6 +73,8 @@ pub struct Gated {
     seat: u32,
 }
 
+/// Gets of a batch between which a tally can be told.
+const VISITS: usize = 16;
 /// Findings that are told singly.
 const FINDINGS: usize = 64;
 /// How long a call waits for a seat and an op context.
@@ -100,7 +111,7 @@ impl Gated {
     fn call<const N: usize>(&mut self, operation: Operation, arguments: [u64; N]) -> Answer {
         const { assert!(N <= ARGUMENTS) };
         let call = Call { operation: operation as u32, heap: self.heap, words: words(arguments) };
-        let mut block = Block { call, answer: Answer::NONE };
+        let mut block = Block { call, answer: Answer::NONE, late: 0 };
         if self.pass(&mut block) && block.answer.status != FULL { block.answer } else { self.call_later(block) }
     }
 
@@ -109,6 +120,7 @@ impl Gated {
     fn pass(&mut self, block: &mut Block) -> bool {
         // SAFETY: by the contract of `new`; the gate writes nothing but the answer of this block, and what arguments name.
         let Left { seat, signals } = unsafe { (self.entry)(&raw mut *block, self.seat) };
+        let signals = signals | core::mem::take(&mut block.late);
         if signals != 0 {
             sys::unblock(signals);
         }
@@ -165,6 +177,90 @@ impl Gated {
         Ok(unsafe { value.assume_init() })
     }
 
+    /// Reads without a call, if this thread can just now and finds a plain answer. None: the gate is to be asked.
+    #[inline(always)]
+    fn visit<T>(
+        &mut self,
+        tally: &Tally<'_>,
+        read: impl FnOnce(&Visitor<'_>) -> Result<T, Status>,
+    ) -> Option<Result<T, Status>> {
+        let claim = || self.ask(Operation::StartReading, []).ok().map(|[reader, ..]| reader as u32);
+        let answer = read(&tally.visitor(claim)?);
+        if let Some(reads) = tally.full() {
+            self.tell(tally, reads);
+        }
+        if matches!(answer, Err(Status::Busy)) { None } else { Some(answer) }
+    }
+
+    /// Hands over what a tally notes. When no seat is free that has time.
+    #[cold]
+    #[inline(never)]
+    fn tell(&mut self, tally: &Tally<'_>, reads: &Reads) {
+        let arguments = [(&raw const *reads) as u64, size_of::<Reads>() as u64];
+        let call = Call { operation: Operation::TellReads as u32, heap: self.heap, words: words(arguments) };
+        let mut block = Block { call, answer: Answer::NONE, late: 0 };
+        let there = self.pass(&mut block);
+        tally.told(!there || block.answer.status == FULL);
+    }
+
+    /// Ends reading without calls: tells the rest, and gives the op context back.
+    fn end_visits(&mut self, tally: &Tally<'_>) {
+        if let Some(reads) = tally.rest() {
+            self.tell(tally, reads);
+        }
+        if let Some(reader) = tally.end() {
+            // If it cannot be given back now, it is when the process leaves the heap.
+            let _ = self.ask(Operation::StopReading, [reader.into()]);
+        }
+    }
+
+    /// A get that is not usual.
+    ///
+    /// # Safety
+    /// As for `Session::get`.
+    #[inline(never)]
+    unsafe fn get_any(&mut self, tally: &Tally<'_>, key: In, out: Out) -> Result<Got, Status> {
+        // SAFETY: passed on.
+        let visited = self.visit(tally, |visitor| unsafe { visitor.reading().get(key, out) });
+        visited.unwrap_or_else(|| self.get(key, out))
+    }
+
+    /// Many gets without a call, but for those without a plain answer.
+    ///
+    /// # Safety
+    /// Every request's key is readable and its buffer writable.
+    unsafe fn get_many(&mut self, tally: &Tally<'_>, requests: &mut [GetRequest]) {
+        let mut gated = false;
+        for part in requests.chunks_mut(VISITS) {
+            if !gated {
+                let visited = self.visit(tally, |visitor| {
+                    // SAFETY: passed on.
+                    unsafe { visitor.reading().get_many(part) };
+                    Ok(())
+                });
+                gated = visited.is_none();
+            }
+            if gated {
+                self.ask_many(part);
+                continue;
+            }
+            for unsure in part.iter_mut().filter(|request| request.status == Status::Busy as u32) {
+                self.ask_many(core::slice::from_mut(unsure));
+            }
+        }
+    }
+
+    fn ask_many(&mut self, requests: &mut [GetRequest]) {
+        if let Err(status) = self.batch(Operation::GetMany, requests) {
+            requests.iter_mut().for_each(|request| request.status = status as u32);
+        }
+    }
+
+    fn get(&mut self, key: In, out: Out) -> Result<Got, Status> {
+        let ([k, k_len], [o, o_len]) = (input(key), output(out));
+        self.ask(Operation::Get, [k, k_len, o, o_len]).map(|words| got(&words))
+    }
+
     fn check(&mut self, report: &mut dyn FnMut(Finding)) -> Result<CheckSummary, Status> {
         let mut summary = [0u64; SUMMARY_WORDS];
         let mut findings = [RawFinding::default(); FINDINGS];
@@ -214,7 +310,20 @@ impl<'c> Session<'c> {
 
     /// A session of a heap behind a gate.
     pub fn gated(gated: Gated) -> Self {
-        Self { way: Way::Gated(gated) }
+        Self { way: Way::Gated(gated, None) }
+    }
+
+    /// The same of one that is readable. The tally is this session's alone until `end`.
+    pub fn readable(gated: Gated, window: &'c Window, tally: &'c Tally<'c>) -> Self {
+        tally.begin(window);
+        Self { way: Way::Gated(gated, Some(tally)) }
+    }
+
+    /// Tells what was noted, and gives back what the session has taken for itself.
+    pub fn end(&mut self) {
+        if let Way::Gated(gated, Some(tally)) = &mut self.way {
+            gated.end_visits(tally);
+        }
     }
 
     /// Copies the value of `key` to `out`. NotFound, Key, Invalid, Busy.
@@ -225,11 +334,14 @@ impl<'c> Session<'c> {
     pub unsafe fn get(&mut self, key: In, out: Out) -> Result<Got, Status> {
         match &mut self.way {
             // SAFETY: passed on.
-            Way::Direct(op) => unsafe { op.get(key, out) },
-            Way::Gated(gated) => {
-                let ([k, k_len], [o, o_len]) = (input(key), output(out));
-                gated.ask(Operation::Get, [k, k_len, o, o_len]).map(|words| got(&words))
-            }
+            Way::Direct(op) => unsafe { op.reading().get(key, out) },
+            // SAFETY: passed on.
+            Way::Gated(gated, Some(tally)) => match unsafe { tally.get_usual(key, out) } {
+                Some(got) => Ok(got),
+                // SAFETY: passed on.
+                None => unsafe { gated.get_any(tally, key, out) },
+            },
+            Way::Gated(gated, None) => gated.get(key, out),
         }
     }
 
@@ -242,8 +354,10 @@ impl<'c> Session<'c> {
     pub unsafe fn get_usual(&mut self, key: In, out: Out) -> Option<Got> {
         match &self.way {
             // SAFETY: passed on.
-            Way::Direct(op) => unsafe { op.get_usual(key, out) },
-            Way::Gated(_) => None,
+            Way::Direct(op) => unsafe { op.reading().get_usual(key, out) },
+            // SAFETY: passed on.
+            Way::Gated(_, Some(tally)) => unsafe { tally.get_usual(key, out) },
+            Way::Gated(_, None) => None,
         }
     }
 
@@ -255,7 +369,7 @@ impl<'c> Session<'c> {
         match &mut self.way {
             // SAFETY: passed on.
             Way::Direct(op) => unsafe { op.get_and_touch(key, exptime, out) },
-            Way::Gated(gated) => {
+            Way::Gated(gated, _) => {
                 let ([k, k_len], [o, o_len]) = (input(key), output(out));
                 let answer = gated.ask(Operation::GetAndTouch, [k, k_len, o, o_len, exptime as u64]);
                 answer.map(|words| got(&words))
@@ -272,7 +386,7 @@ impl<'c> Session<'c> {
         match &mut self.way {
             // SAFETY: passed on.
             Way::Direct(op) => unsafe { op.store(mode, key, value, flags, exptime) },
-            Way::Gated(gated) => {
+            Way::Gated(gated, _) => {
                 let ([k, k_len], [v, v_len], [mode, cas]) = (input(key), input(value), mode_words(mode));
                 let arguments = [k, k_len, v, v_len, mode, cas, flags.into(), exptime as u64];
                 gated.ask(Operation::Store, arguments).map(|[cas, ..]| cas)
@@ -289,7 +403,7 @@ impl<'c> Session<'c> {
         match &mut self.way {
             // SAFETY: passed on.
             Way::Direct(op) => unsafe { op.delete(key, cas) },
-            Way::Gated(gated) => {
+            Way::Gated(gated, _) => {
                 let [k, k_len] = input(key);
                 gated.ask(Operation::Delete, [k, k_len, cas.is_some().into(), cas.unwrap_or(0)]).map(|_| ())
             }
@@ -311,7 +425,7 @@ impl<'c> Session<'c> {
         match &mut self.way {
             // SAFETY: passed on.
             Way::Direct(op) => unsafe { op.arith(key, delta, decrement, initial) },
-            Way::Gated(gated) => {
+            Way::Gated(gated, _) => {
                 let ([k, k_len], (number, exptime)) = (input(key), initial.unwrap_or_default());
                 let first = [k, k_len, delta, decrement.into(), initial.is_some().into(), number, exptime as u64];
                 gated.ask(Operation::Arith, first).map(|[number, cas, ..]| (number, cas))
@@ -327,7 +441,7 @@ impl<'c> Session<'c> {
         match &mut self.way {
             // SAFETY: passed on.
             Way::Direct(op) => unsafe { op.touch(key, exptime) },
-            Way::Gated(gated) => {
+            Way::Gated(gated, _) => {
                 let [k, k_len] = input(key);
                 gated.ask(Operation::Touch, [k, k_len, exptime as u64]).map(|_| ())
             }
@@ -338,7 +452,7 @@ impl<'c> Session<'c> {
     pub fn flush_all(&mut self, delay: i64) -> Result<(), Status> {
         match &mut self.way {
             Way::Direct(op) => op.flush_all(delay),
-            Way::Gated(gated) => gated.ask(Operation::FlushAll, [delay as u64]).map(|_| ()),
+            Way::Gated(gated, _) => gated.ask(Operation::FlushAll, [delay as u64]).map(|_| ()),
         }
     }
 
@@ -349,12 +463,10 @@ impl<'c> Session<'c> {
     pub unsafe fn get_many(&mut self, requests: &mut [GetRequest]) {
         match &mut self.way {
             // SAFETY: passed on.
-            Way::Direct(op) => unsafe { op.get_many(requests) },
-            Way::Gated(gated) => {
-                if let Err(status) = gated.batch(Operation::GetMany, requests) {
-                    requests.iter_mut().for_each(|request| request.status = status as u32);
-                }
-            }
+            Way::Direct(op) => unsafe { op.reading().get_many(requests) },
+            // SAFETY: passed on.
+            Way::Gated(gated, Some(tally)) => unsafe { gated.get_many(tally, requests) },
+            Way::Gated(gated, None) => gated.ask_many(requests),
         }
     }
 
@@ -366,7 +478,7 @@ impl<'c> Session<'c> {
         match &mut self.way {
             // SAFETY: passed on.
             Way::Direct(op) => unsafe { op.set_many(requests) },
-            Way::Gated(gated) => {
+            Way::Gated(gated, _) => {
                 if let Err(status) = gated.batch(Operation::SetMany, requests) {
                     requests.iter_mut().for_each(|request| request.status = status as u32);
                 }
@@ -382,7 +494,7 @@ impl<'c> Session<'c> {
         match &mut self.way {
             // SAFETY: passed on.
             Way::Direct(op) => unsafe { op.delete_many(requests) },
-            Way::Gated(gated) => {
+            Way::Gated(gated, _) => {
                 if let Err(status) = gated.batch(Operation::DeleteMany, requests) {
                     requests.iter_mut().for_each(|request| request.status = status as u32);
                 }
@@ -397,8 +509,13 @@ impl<'c> Session<'c> {
     pub unsafe fn scan(&mut self, cursor: u64, key: Out, out: Out) -> Result<Option<Scanned>, Status> {
         match &mut self.way {
             // SAFETY: passed on.
-            Way::Direct(op) => unsafe { op.scan(cursor, key, out) },
-            Way::Gated(gated) => {
+            Way::Direct(op) => unsafe { op.reading().scan(cursor, key, out) },
+            Way::Gated(gated, tally) => {
+                // SAFETY: passed on.
+                let scan = |visitor: &Visitor<'_>| unsafe { visitor.reading().scan(cursor, key, out) };
+                if let Some(answer) = tally.and_then(|tally| gated.visit(tally, scan)) {
+                    return answer;
+                }
                 let ([k, k_len], [o, o_len]) = (output(key), output(out));
                 match gated.ask(Operation::Scan, [k, k_len, o, o_len, cursor]) {
                     Ok([times, cas, value_len, both, next]) => {
@@ -420,7 +537,7 @@ impl<'c> Session<'c> {
         match &mut self.way {
             // SAFETY: passed on.
             Way::Direct(op) => unsafe { op.bucket_of(key) },
-            Way::Gated(gated) => gated.ask(Operation::BucketOf, input(key)).map(|[bucket, ..]| bucket as u32),
+            Way::Gated(gated, _) => gated.ask(Operation::BucketOf, input(key)).map(|[bucket, ..]| bucket as u32),
         }
     }
 
@@ -428,8 +545,14 @@ impl<'c> Session<'c> {
     pub fn stats(&mut self) -> Result<Stats, Status> {
         match &mut self.way {
             Way::Direct(op) => Ok(op.stats()),
-            // SAFETY: that is its answer.
-            Way::Gated(gated) => unsafe { gated.fetch(Operation::Stats, 0) },
+            Way::Gated(gated, tally) => {
+                // What this session knows of is counted.
+                if let Some((tally, reads)) = tally.and_then(|tally| Some((tally, tally.rest()?))) {
+                    gated.tell(tally, reads);
+                }
+                // SAFETY: that is its answer.
+                unsafe { gated.fetch(Operation::Stats, 0) }
+            }
         }
     }
 
@@ -437,7 +560,7 @@ impl<'c> Session<'c> {
     pub fn class_stats(&mut self, class: usize) -> Result<ClassStats, Status> {
         match &mut self.way {
             Way::Direct(op) => Ok(op.class_stats(class)),
-            Way::Gated(gated) => {
+            Way::Gated(gated, _) => {
                 // SAFETY: that is its answer.
                 let words = unsafe { gated.fetch::<[u64; CLASS_WORDS]>(Operation::ClassStats, class as u64) };
                 words.map(|words| ClassStats::decode(&words))
@@ -449,7 +572,7 @@ impl<'c> Session<'c> {
     pub fn reap(&mut self) -> Result<u32, Status> {
         match &mut self.way {
             Way::Direct(op) => Ok(op.reap()),
-            Way::Gated(gated) => gated.ask(Operation::Reap, []).map(|[recovered, ..]| recovered as u32),
+            Way::Gated(gated, _) => gated.ask(Operation::Reap, []).map(|[recovered, ..]| recovered as u32),
         }
     }
 
@@ -458,7 +581,7 @@ impl<'c> Session<'c> {
     pub fn check(&mut self, report: &mut dyn FnMut(Finding)) -> Result<CheckSummary, Status> {
         match &mut self.way {
             Way::Direct(op) => Ok(op.check(report)),
-            Way::Gated(gated) => gated.check(report),
+            Way::Gated(gated, _) => gated.check(report),
         }
     }
 
@@ -466,7 +589,7 @@ impl<'c> Session<'c> {
     pub fn client_info(&mut self, slot: u32) -> Result<Option<ClientInfo>, Status> {
         match &mut self.way {
             Way::Direct(op) => Ok(op.client.client_info(slot)),
-            Way::Gated(gated) => {
+            Way::Gated(gated, _) => {
                 // SAFETY: that is its answer.
                 let words = unsafe { gated.fetch::<[u64; CLIENT_WORDS]>(Operation::ClientInfo, slot.into()) };
                 found(words.map(|words| ClientInfo::decode(&words)))
@@ -478,7 +601,7 @@ impl<'c> Session<'c> {
     pub fn holding(&mut self, number: u32) -> Result<Option<Holding>, Status> {
         match &mut self.way {
             Way::Direct(op) => Ok(op.client.holding(number)),
-            Way::Gated(gated) => {
+            Way::Gated(gated, _) => {
                 // SAFETY: that is its answer.
                 let words = unsafe { gated.fetch::<[u64; HOLDING_WORDS]>(Operation::Holding, number.into()) };
                 found(words.map(|words| Holding::decode(&words)))
@@ -491,7 +614,7 @@ impl<'c> Session<'c> {
         let owner = holding.owner();
         match &mut self.way {
             Way::Direct(op) => Ok(op.client.owner_is_dead(owner)),
-            Way::Gated(gated) => gated.ask(Operation::IsGone, [owner.0.into()]).map(|[gone, ..]| gone != 0),
+            Way::Gated(gated, _) => gated.ask(Operation::IsGone, [owner.0.into()]).map(|[gone, ..]| gone != 0),
         }
     }
 }

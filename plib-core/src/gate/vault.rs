@@ -273,3 +273,22 @@ fn wait_until_out(seat: &Seat, index: u32) -> bool {
     }
     true
 }
+
+#[cfg(test)]
+impl Vault {
+    /// A vault with nothing in it.
+    pub(super) const fn empty() -> Self {
+        // SAFETY: all zeroes is what a fresh mapping holds.
+        unsafe { MaybeUninit::zeroed().assume_init() }
+    }
+
+    /// Does a call's work with a seat, as the entry does but for the key; the number of the seat.
+    pub(super) fn with_seat(&'static self, work: impl FnOnce(u32)) -> usize {
+        let Some((number, seat)) = self.seats.iter().enumerate().find(|(_, seat)| seat.try_take()) else {
+            return SEATS;
+        };
+        work(number as u32);
+        seat.free();
+        number
+    }
+}

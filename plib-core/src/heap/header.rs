@@ -20,15 +20,16 @@ enum Field {
     Created = 6,
     Secret = 7,  // ..11
     LockId = 11, // ..13
-    Checksum = 13,
-    Boot = 14, // ..16
-    Clean = 16,
+    Readable = 13,
+    Checksum = 14,
+    Boot = 15, // ..17
+    Clean = 17,
 }
 
 /// Words of the header page in use.
-pub(crate) const WORDS: usize = 17;
+pub(crate) const WORDS: usize = 18;
 const CHECKED: usize = Field::Checksum as usize;
-pub(crate) const FIELDS_HASH: u64 = mix(WORDS as u64, 0x0006_070b_0d0e_1000);
+pub(crate) const FIELDS_HASH: u64 = mix(WORDS as u64, 0x0607_0b0d_0e0f_1100);
 
 pub(crate) const BOOT: usize = Field::Boot as usize;
 pub(crate) const CLEAN: usize = Field::Clean as usize;
@@ -59,6 +60,14 @@ impl Unchecked {
 
     fn get(&self, field: Field) -> u64 {
         self.0.get(field as usize).copied().unwrap_or(0)
+    }
+
+    fn flag(&self, name: &'static str, field: Field) -> Result<bool, Fault> {
+        match self.get(field) {
+            0 => Ok(false),
+            1 => Ok(true),
+            other => Err(Fault::new(Status::Damaged, name, 1, other)),
+        }
     }
 
     fn lock_id(&self) -> [u64; 2] {
@@ -96,6 +105,7 @@ impl Unchecked {
             boot_id: [0; 2],
             created: self.get(Field::Created),
             lock_id: self.lock_id(),
+            readable: self.flag("readable", Field::Readable)?,
         };
         let geometry = Geometry::new(&params).map_err(|fault| Fault { status: Status::Damaged, ..fault })?;
         if file_len < geometry.size {
@@ -133,6 +143,7 @@ impl Unchecked {
             s3,
             l0,
             l1,
+            u64::from(g.readable),
             0,
             b0,
             b1,

@@ -11,6 +11,7 @@ pub mod superblock;
 
 use crate::client::{ClientSlot, ContextMemory};
 use crate::hash::Secret;
+use crate::hazard::Hazards;
 use crate::index::Line;
 use crate::layout::*;
 use crate::status::{Fault, Status};
@@ -121,6 +122,29 @@ impl Heap {
     /// `base` is a 64 KiB-aligned shared mapping of the whole file, readable and writable for `len` bytes, and stays so
     /// while the value or anything made from it is used.
     pub unsafe fn attach(base: *mut u8, len: usize, boot_id: [u64; 2]) -> Result<Self, Fault> {
+        // SAFETY: passed on.
+        let (heap, state) = unsafe { Self::read_header(base, len)? };
+        heap.check_boot(state, boot_id)?;
+        crate::index::check_tables(&heap)?;
+        Ok(heap)
+    }
+
+    /// The same for who may only read it, all but the open hazards.
+    ///
+    /// # Safety
+    /// As for `attach`, but that only the open hazards are writable. Nothing that writes elsewhere is done by it.
+    pub(crate) unsafe fn look_at(base: *mut u8, len: usize) -> Result<Self, Fault> {
+        // SAFETY: passed on.
+        let (heap, _) = unsafe { Self::read_header(base, len)? };
+        crate::index::check_tables(&heap)?;
+        Ok(heap)
+    }
+
+    /// The heap that the header of a mapping tells of, and what the header says of its last use.
+    ///
+    /// # Safety
+    /// As for `look_at`.
+    unsafe fn read_header(base: *mut u8, len: usize) -> Result<(Self, ([u64; 2], bool)), Fault> {
         if len < 4096 {
             return Err(Fault::new(Status::NotAHeap, "file size", HEAP_SIZE_MIN, len as u64));
         }
@@ -132,9 +156,7 @@ impl Heap {
         for (s, word) in heap.secret.iter_mut().zip(words.iter().skip(header::SECRET)) {
             *s = word.load(Ordering::Relaxed);
         }
-        heap.check_boot(unchecked.state(), boot_id)?;
-        crate::index::check_tables(&heap)?;
-        Ok(heap)
+        Ok((heap, unchecked.state()))
     }
 
     fn over(base: *mut u8, geometry: Geometry, secret: Secret) -> Self {
@@ -248,6 +270,14 @@ impl Heap {
     pub(crate) fn context(&self, number: u32) -> Option<&ContextMemory> {
         let i = number.wrapping_sub(1);
         (i < self.geometry.contexts).then(|| self.at(self.geometry.contexts_offset + u64::from(i) * CONTEXT_SIZE))
+    }
+
+    /// The hazards by which the owner of op context `number` reads outside of the gate.
+    #[inline]
+    pub(crate) fn open_hazards(&self, number: u32) -> Option<&Hazards> {
+        let (i, geometry) = (number.wrapping_sub(1), &self.geometry);
+        let there = geometry.readable && i < geometry.contexts;
+        there.then(|| self.at(geometry.open_hazards_offset + u64::from(i) * OPEN_HAZARDS))
     }
 
     /// Entry `i` of the index's directory: 0, or 1 + the superblock of segment `i`.

@@ -2,8 +2,8 @@
 //!
 //! | here | mirrors |
 //! | --- | --- |
-//! | `Model::protect` | `client.rs` `Op::protect`; under loom its compiler fence is a full one, as `membarrier` makes it |
-//! | `Model::read` | `cache/read.rs` `Op::find` and `probe`, `get_copied`'s mark |
+//! | `Model::protect` | `hazard.rs` `Hazards::announce`; under loom its compiler fence is a full one, as `membarrier` makes it |
+//! | `Model::read` | `cache/read.rs` `Reading::find` and `probe`, `get_copied`'s mark |
 //! | `Model::claim` | `claim.rs` `Op::try_claim` |
 //! | `Model::empty` | `evict.rs` `Op::drain`, `drain_block`, `evict_locked`, `readers_gone` |
 //!

@@ -2,8 +2,8 @@
 //!
 //! | here | mirrors |
 //! | --- | --- |
-//! | `Table::probe` | `cache/read.rs` `Op::probe` with `take_out`; key and value are a word each and a pair of words |
-//! | `Table::get_fast` | `cache/fast.rs` `Op::get_fast`; None means that the shipped reader then goes the general way |
+//! | `Table::probe` | `cache/read.rs` `Reading::probe` with `take_out`; key and value are a word each and a pair of words |
+//! | `Table::get_fast` | `cache/fast.rs` `Reading::get_fast`; None means that the shipped reader then goes the general way |
 //! | `Table::lock`, `lock_key` | `cache/lock.rs` `Op::lock`, `wait_for`, `take_over`, `lock_key` |
 //! | `Table::claim` | `claim.rs` `Op::try_claim_protected` |
 //! | `Table::set` | `cache/store.rs` `Op::commit`, `publish`, `dispose` |

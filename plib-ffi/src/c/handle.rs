@@ -147,12 +147,17 @@ unsafe fn open_options(options: *const plib_options_t) -> Result<OpenOptions, Er
 unsafe fn create_options(options: *const plib_create_options_t) -> Result<CreateOptions, Error> {
     // SAFETY: passed on from the caller.
     let given = unsafe { read(options)? };
-    let huge = match given.huge {
-        0 => false,
-        1 => true,
-        _ => return Err(Error::Invalid("plib_create_options_t.huge is neither 0 nor 1")),
+    let flag = |value, wrong| match value {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(Error::Invalid(wrong)),
     };
-    let mut options = CreateOptions::new(given.heap_size).contexts(given.contexts).huge(huge);
+    let huge = flag(given.huge, "plib_create_options_t.huge is neither 0 nor 1")?;
+    let readable = flag(given.readable, "plib_create_options_t.readable is neither 0 nor 1")?;
+    if given.reserved != 0 {
+        return Err(Error::Invalid("plib_create_options_t.reserved is not 0"));
+    }
+    let mut options = CreateOptions::new(given.heap_size).contexts(given.contexts).huge(huge).readable(readable);
     if given.item_size_max != 0 {
         options = options.item_size_max(given.item_size_max);
     }

@@ -9,6 +9,7 @@ use crate::handle;
 use crate::info::describe;
 use crate::quiet::Quiet;
 use std::ffi::c_char;
+use std::mem::offset_of;
 use std::os::unix::ffi::OsStrExt;
 
 /// Bytes of the text fields of plib_info_t, with their final zero.
@@ -46,11 +47,15 @@ pub struct plib_info_t {
     pub pages: [c_char; PLIB_PAGES_SIZE],
     /// The file.
     pub path: [c_char; PLIB_PATH_SIZE],
+    /// 1 if programs may read it without a gate.
+    pub readable: u32,
+    /// 0.
+    pub reserved: u32,
 }
 
 // SAFETY: repr(C) of numbers, `size` first.
 unsafe impl Sized0 for plib_info_t {
-    const FIRST: usize = size_of::<Self>();
+    const FIRST: usize = offset_of!(Self, readable);
 }
 
 /// Says what a heap is.
@@ -85,6 +90,8 @@ pub unsafe extern "C" fn plib_info(cache: *mut plib_t, out: *mut plib_info_t) ->
             isolation: plib_isolation_t::from(info.isolation) as u32,
             pages: text(info.pages.as_bytes()),
             path: text(info.path.as_os_str().as_bytes()),
+            readable: info.readable.into(),
+            reserved: 0,
         };
         // SAFETY: passed on from the caller.
         unsafe { write(&ours, out, size) };

@@ -56,6 +56,10 @@ pub struct plib_create_options_t {
     pub huge: u32,
     /// The file's group, by name or number; NULL leaves it to the system.
     pub group: *const c_char,
+    /// 1 to let programs read the heap without a gate where it is guarded: they may read all of it, and still write nothing.
+    pub readable: u32,
+    /// Must be 0.
+    pub reserved: u32,
 }
 
 /// Structs of which C hands in one that may be shorter or longer than ours.

@@ -204,6 +204,10 @@ static void bad_opening(const char *path) {
   IS(PLIB_E_INVALID, plib_create(other, &creation, &out));
   creation = (plib_create_options_t){.size = sizeof creation, .heap_size = 16 << 20, .huge = 2};
   IS(PLIB_E_INVALID, plib_create(other, &creation, &out));
+  creation = (plib_create_options_t){.size = sizeof creation, .heap_size = 16 << 20, .readable = 2};
+  IS(PLIB_E_INVALID, plib_create(other, &creation, &out));
+  creation = (plib_create_options_t){.size = sizeof creation, .heap_size = 16 << 20, .reserved = 1};
+  IS(PLIB_E_INVALID, plib_create(other, &creation, &out));
   creation = (plib_create_options_t){.size = sizeof creation, .heap_size = 16 << 20, .group = "no such group"};
   IS(PLIB_E_INVALID, plib_create(other, &creation, &out));
   CHECK(strstr(plib_last_error_message(), "no such group"));

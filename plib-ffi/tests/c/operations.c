@@ -228,7 +228,7 @@ static void about(plib_t *c, const char *path) {
   IS(PLIB_OK, plib_info(c, &info));
   CHECK(info.heap_size == 16 << 20 && info.item_size_max == 1 << 20 && info.mode == 0600 && info.contexts >= 2);
   CHECK(strcmp(info.path, path) == 0 && strlen(info.pages) > 0 && info.size == sizeof info);
-  CHECK(info.created > 1600000000 && info.isolation == plib_isolation(c));
+  CHECK(info.created > 1600000000 && info.isolation == plib_isolation(c) && info.readable == 0);
   CHECK(plib_isolation(c) == PLIB_ISOLATION_NONE || plib_isolation(c) == PLIB_ISOLATION_GUARDED);
   plib_check_t check = {.size = sizeof check};
   int findings = 0;
@@ -242,6 +242,26 @@ static void about(plib_t *c, const char *path) {
   }
   CHECK(strcmp(plib_strerror((plib_status_t)9999), "unknown status") == 0);
   CHECK(strchr(plib_version(), '.'));
+}
+
+/* A readable heap; and one of a program that was built before there were any. */
+static void readable(const char *path) {
+  plib_create_options_t creation = {.size = sizeof creation, .heap_size = 16 << 20, .readable = 1};
+  for (uint32_t wanted = 1; wanted != UINT32_MAX; wanted--) {
+    plib_t *c;
+    creation.size = wanted ? sizeof creation : offsetof(plib_create_options_t, readable);
+    IS(PLIB_OK, plib_create(path, &creation, &c));
+    plib_info_t info = {.size = sizeof info};
+    IS(PLIB_OK, plib_info(c, &info));
+    CHECK(info.readable == wanted);
+    IS(PLIB_OK, plib_set(c, "key", 3, "value", 5, 0, 0, NULL));
+    for (int i = 0; i < 100; i++) CHECK(has(c, "key", "value"));
+    info = (plib_info_t){.size = offsetof(plib_info_t, readable), .readable = 77};
+    IS(PLIB_OK, plib_info(c, &info));
+    CHECK(info.contexts >= 2 && info.readable == 77);
+    plib_close(c);
+    IS(PLIB_OK, plib_destroy(path));
+  }
 }
 
 int main(int argc, char **argv) {
@@ -263,5 +283,6 @@ int main(int argc, char **argv) {
   IS(PLIB_OK, plib_destroy(argv[1]));
   IS(PLIB_E_NO_HEAP, plib_open(argv[1], NULL, &c));
   CHECK(c == NULL && strstr(plib_last_error_message(), argv[1]));
+  readable(argv[1]);
   return 0;
 }

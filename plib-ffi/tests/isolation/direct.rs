@@ -23,8 +23,8 @@ const TARGETS: [(&str, Target); 7] = [
     ("the heap's last byte", |places| places.heap.end - 1),
     ("the first seat", |places| places.vault.start),
     ("the heaps' table", |places| places.vault.start + 0x3000),
-    ("the first stack", |places| places.stack(0).end - 64),
-    ("the last stack", |places| places.stack(127).start),
+    ("the first stack", |places| places.keyed_stack(0).end - 64),
+    ("the last stack", |places| places.keyed_stack(127).start),
 ];
 
 /// A read or write of one place.

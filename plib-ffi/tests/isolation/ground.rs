@@ -9,7 +9,7 @@ use plib::{Cache, CreateOptions, Isolation, OpenOptions};
 use plib_core::domain::{Access, Pkru, ProtectionKey};
 use plib_core::gate::{ARGUMENTS, Answer, Block, Call, Entry, Operation, STACKS, STRIDE, VAULT_SIZE};
 
-use crate::stage::{End, in_child, keys, set_pkru};
+use crate::stage::{self, End, in_child, keys, set_pkru};
 use crate::support::heap::{TestHeap, check};
 
 /// si_code of a fault that a key caused, of one on pages that do not allow it, and of one where nothing is mapped.
@@ -55,6 +55,23 @@ pub fn open_unguarded(path: &Path) -> Cache {
     cache
 }
 
+/// A heap behind the key that lets reads through, with one secret.
+pub fn readable_heap() -> TestHeap {
+    let heap = TestHeap::with(&CreateOptions::new(16 << 20).contexts(256).readable(true));
+    assert_eq!(heap.cache.isolation(), Isolation::Guarded, "run by scripts/protection-test, without PLIB_ISOLATION");
+    heap.cache.set(b"secret", SECRET, 0, 0).expect("set");
+    heap
+}
+
+/// All mappings of the trusted image, the only code that opens a key.
+pub fn image_mappings() -> Vec<Range> {
+    regions()
+        .into_iter()
+        .filter(|region| region.name.starts_with("/memfd:plib-image"))
+        .map(|region| region.range)
+        .collect()
+}
+
 /// Where the trusted image is mapped; only in a process that has guarded a heap.
 fn image() -> usize {
     let is_image = |region: &&Region| region.name.starts_with("/memfd:plib-image");
@@ -73,6 +90,13 @@ pub fn constants() -> *mut u8 {
     (image() + image::constants()) as *mut u8
 }
 
+/// The bits of PKRU that the gate changes, and what it leaves in them: the first two words of its constants.
+pub fn gate_bits() -> (u32, u32) {
+    let words: *const u32 = constants().cast();
+    // SAFETY: the page is mapped readable for good.
+    unsafe { (words.read(), words.add(1).read()) }
+}
+
 /// Addresses from `start` to before `end`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Range {
@@ -85,6 +109,7 @@ pub struct Range {
 pub struct Places {
     pub key: ProtectionKey,
     pub heap: Range,
+    /// As far as it carries the key.
     pub vault: Range,
 }
 
@@ -132,13 +157,27 @@ impl Places {
         let key = ProtectionKey::new(number).expect("the heap carries a key");
         let anonymous = |region: &&Region| region.key == number && region.name.is_empty();
         let start = regions().iter().find(anonymous).expect("the vault").range.start;
-        Self { key, heap, vault: Range { start, end: start + VAULT_SIZE } }
+        let keyed = if Self::stacks_are_keyed() { VAULT_SIZE } else { STACKS };
+        Self { key, heap, vault: Range { start, end: start + keyed } }
+    }
+
+    fn stacks_are_keyed() -> bool {
+        stage::kernel() >= (6, 12)
     }
 
     /// The stack of a seat, without the inaccessible page below it.
     pub fn stack(&self, seat: usize) -> Range {
         let start = self.vault.start + STACKS + seat * STRIDE;
         Range { start: start + 4096, end: start + STRIDE }
+    }
+
+    /// The same, if stacks carry the key, as they do since Linux 6.12; else a page of the vault.
+    pub fn keyed_stack(&self, seat: usize) -> Range {
+        let stack = self.stack(seat);
+        match Self::stacks_are_keyed() {
+            true => stack,
+            false => Range { start: self.vault.start + 0x2000, end: self.vault.start + 0x3000 },
+        }
     }
 
     /// What is in the vault before the stacks, as only somebody sees who opens the key himself.
@@ -183,7 +222,7 @@ pub fn block(operation: u32, heap: u32, words: &[u64]) -> Block {
     all[..words.len()].copy_from_slice(words);
     // What is there if nothing was answered.
     let answer = Answer { status: UNANSWERED, ..Answer::NONE };
-    Block { call: Call { operation, heap, words: all }, answer }
+    Block { call: Call { operation, heap, words: all }, answer, late: 0 }
 }
 
 pub const UNANSWERED: u32 = 0xffff;

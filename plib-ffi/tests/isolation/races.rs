@@ -63,7 +63,8 @@ impl Buffers {
 
 /// Places that no pointer may lead to.
 fn forbidden(places: &Places, n: u64) -> u64 {
-    let all = [places.heap.start + (1 << 20), places.vault.start, places.stack(0).end - 4096, places.heap.end - 50];
+    let all =
+        [places.heap.start + (1 << 20), places.vault.start, places.keyed_stack(0).end - 4096, places.heap.end - 50];
     all[n as usize % 4] as u64
 }
 

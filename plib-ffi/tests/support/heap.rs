@@ -31,10 +31,13 @@ impl TestHeap {
         TestHeap::with(&CreateOptions::new(size).item_size_max(item_size_max))
     }
 
+    /// With PLIB_TEST_READABLE=1 any test runs on readable heaps.
     pub fn with(options: &CreateOptions) -> TestHeap {
         let folder = folder();
         let path = folder.path().join("heap");
-        let cache = Cache::create(&path, options).expect("create a heap");
+        let readable = std::env::var_os("PLIB_TEST_READABLE").is_some_and(|v| v == "1");
+        let options = if readable { options.clone().readable(true) } else { options.clone() };
+        let cache = Cache::create(&path, &options).expect("create a heap");
         TestHeap { folder, path, cache }
     }
 

@@ -16,6 +16,7 @@ Examples:
   plib create demo --size 1g
   plib create big --size 64g --item-size-max 8m --huge
   plib create shared --size 512m --mode 0660 --group plib
+  plib create fast --size 1g --readable
   plib create /dev/shm/mine.heap --size 64m
 
 All of the space is reserved at once: where it is not to be had, nothing is made.
@@ -46,6 +47,9 @@ pub(crate) struct CreateArgs {
     /// Use 2 MiB pages where the system gives them
     #[arg(long)]
     huge: bool,
+    /// Let programs read it without a gate where it is guarded: get is then as fast as unguarded, and they may read all of it
+    #[arg(long)]
+    readable: bool,
 }
 
 fn parse_mode(text: &str) -> Result<u32, String> {
@@ -60,7 +64,8 @@ pub(crate) fn run(context: &Context, args: &CreateArgs) -> Result<ExitKind, CliE
         return Err(CliError::FileSizeLimit { size: args.size, limit });
     }
     let default_mode = if args.group.is_some() { 0o660 } else { 0o600 };
-    let mut options = CreateOptions::new(args.size).mode(args.mode.unwrap_or(default_mode)).huge(args.huge);
+    let mode = args.mode.unwrap_or(default_mode);
+    let mut options = CreateOptions::new(args.size).mode(mode).huge(args.huge).readable(args.readable);
     if let Some(item_size_max) = args.item_size_max {
         options = options.item_size_max(item_size_max);
     }

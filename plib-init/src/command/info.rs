@@ -42,6 +42,7 @@ pub(crate) struct Info {
     owner: String,
     pages: String,
     isolation: String,
+    readable: bool,
     items: u64,
 }
 
@@ -64,6 +65,7 @@ impl Info {
             owner: owner::of(&file),
             pages: info.pages,
             isolation: format!("{:?}", cache.isolation()).to_lowercase(),
+            readable: info.readable,
             items: cache.stats()?.curr_items,
         })
     }
@@ -92,6 +94,7 @@ pub(crate) fn write(w: &mut dyn Write, paint: Paint, info: &Info) -> io::Result<
             ("created", when::utc(info.created)),
             ("pages", info.pages.clone()),
             ("isolation", info.isolation.clone()),
+            ("readable", if info.readable { "yes" } else { "no" }.into()),
         ],
     )
 }

@@ -30,6 +30,7 @@ const MAP_IMAGE: Call = call(libc::SYS_mmap, "mmap(image)");
 const MAP_PAGES: Call = call(libc::SYS_mmap, "mmap(launch pages)");
 const MUNMAP: Call = call(libc::SYS_munmap, "munmap(rest of a reservation)");
 const MPROTECT: Call = call(libc::SYS_mprotect, "mprotect(guard page)");
+const MPROTECT_STACKS: Call = call(libc::SYS_mprotect, "mprotect(stacks)");
 const WIPEONFORK: Call = call(libc::SYS_madvise, "madvise(MADV_WIPEONFORK)");
 const DONTDUMP: Call = call(libc::SYS_madvise, "madvise(MADV_DONTDUMP)");
 /// Linux 6.10; number of asm-generic/unistd.h.
@@ -167,13 +168,17 @@ impl Work<'_> {
         if len == 0 { Ok(()) } else { self.remote.call(MUNMAP, [start, len, 0, 0, 0, 0]).map(drop) }
     }
 
-    /// The library's memory behind the key: empty in children, and in no core dump.
+    /// The library's memory behind the key (but for the stacks, under some kernels): empty in children, and in no core dump.
     fn make_vault(&mut self) -> Result<u64, RunError> {
         let len = VAULT_SIZE as u64;
         let vault = self.reserve(len)?;
         self.remote.call(WIPEONFORK, [vault, len, libc::MADV_WIPEONFORK as u64, 0, 0, 0])?;
         self.remote.call(DONTDUMP, [vault, len, libc::MADV_DONTDUMP as u64, 0, 0, 0])?;
-        self.remote.call(PKEY_MPROTECT, [vault, len, READ_WRITE, self.key, 0, 0])?;
+        let region = launch::region() as u64;
+        self.remote.call(PKEY_MPROTECT, [vault, region, READ_WRITE, self.key, 0, 0])?;
+        if region < len {
+            self.remote.call(MPROTECT_STACKS, [vault + region, len - region, READ_WRITE, 0, 0, 0])?;
+        }
         for below in launch::guard_pages() {
             self.remote.call(MPROTECT, [vault + below as u64, PAGE, NONE, 0, 0, 0])?;
         }

@@ -23,6 +23,7 @@ fn a_heap_is_made_listed_described_and_destroyed() {
         (Some(1 << 20), Some("0640"), Some("none"))
     );
 
+    assert_eq!(info["readable"].as_bool(), Some(false));
     let (list, _) = place.json(&["list"]);
     assert_eq!(list["heaps"].as_array().unwrap().len(), 1);
     assert_eq!(list["heaps"][0]["name"], "one");
@@ -63,9 +64,13 @@ fn the_lock_file_of_root_s_own_heap_is_told_of_and_goes_with_it() {
 #[test]
 fn options_of_create_reach_the_heap() {
     let place = Place::new();
-    let args = ["create", "o", "--size", "64m", "--item-size-max", "8m", "--contexts", "24", "--huge"];
+    let args = ["create", "o", "--size", "64m", "--item-size-max", "8m", "--contexts", "24", "--huge", "--readable"];
     let (info, code) = place.json(&args);
     assert_eq!((info["item_size_max"].as_u64(), info["contexts"].as_u64(), code), (Some(8 << 20), Some(24), 0));
+    assert_eq!(place.json(&["info", "o"]).0["readable"].as_bool(), Some(true));
+    assert!(
+        place.outcome(&["info", "o"]).stdout.lines().any(|line| line.starts_with("readable") && line.ends_with("yes"))
+    );
     let big = place.file("big");
     std::fs::write(&big, vec![b'x'; 7 << 20]).unwrap();
     let stored = place.outcome(&["-H", "o", "set", "k", "--file", big.to_str().unwrap()]);

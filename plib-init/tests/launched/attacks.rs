@@ -19,6 +19,12 @@ fn make_open_twin() {
     fs::write("/proc/sys/fs/protected_hardlinks", "0").expect("allow links to others' files");
 }
 
+/// A place on a stack of calls, where stacks carry the key.
+fn keyed_stack() -> Option<usize> {
+    let [_, _, _, vault, _, _, _, region] = launch_words();
+    (region as usize == launch::VAULT_SIZE).then_some(vault as usize + 0x1_f000)
+}
+
 /// Where the file is mapped here, by /proc/self/maps.
 fn mappings_of(path: &Path) -> Vec<(usize, usize)> {
     let maps = fs::read_to_string("/proc/self/maps").expect("maps");
@@ -255,7 +261,8 @@ pub fn touch(heap: &str) {
         let [.., vault] = *launch_words().first_chunk::<4>().expect("words");
         let heaps = ["a", "b"].map(|heap| mappings_of(&file(heap))[0]);
         let ends = heaps.iter().flat_map(|(start, end)| [*start, start + (end - start) / 2, end - 1]);
-        ends.chain([vault as usize, vault as usize + 0x3000, vault as usize + 0x1_f000]).collect::<Vec<_>>()
+        let stack = keyed_stack();
+        ends.chain([vault as usize, vault as usize + 0x3000]).chain(stack).collect::<Vec<_>>()
     };
     let mut faults = 0;
     let mut all_fault = || {
@@ -343,7 +350,7 @@ pub fn hand_in_pointers(heap: &str, other: &str) {
     let cache = open(heap);
     let mut refused = 0;
     let mut attack = || {
-        for at in [start, start + 4096, end - 64, vault as usize, vault as usize + 0x1_0000 + 8192] {
+        for at in [start, start + 4096, end - 64, vault as usize].into_iter().chain(keyed_stack()) {
             // SAFETY: never read here: only addresses are handed in.
             let bytes = unsafe { std::slice::from_raw_parts(at as *const u8, 64) };
             assert!(cache.set(bytes, b"v", 0, 0).is_err() && cache.set(b"k", bytes, 0, 0).is_err(), "{at:x}");
