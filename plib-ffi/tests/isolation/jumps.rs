@@ -388,7 +388,8 @@ fn at_and_after_each_wrpkru_no_value_flag_or_stack_helps() {
     }
     let ends = arena.all_fail(&jumps);
     report(format_args!("{} jumps: {ends:?}", ends.total()));
-    assert!(ends.trap > 10 && ends.segv > 10 && ends.ill > 10 && ends.closed > 0, "{ends:?}");
+    // A fault in the call itself is nobody's to handle: it kills.
+    assert!(ends.trap > 10 && ends.segv + ends.killed > 50 && ends.ill > 10 && ends.closed > 0, "{ends:?}");
 }
 
 #[test]
