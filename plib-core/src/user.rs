@@ -123,6 +123,20 @@ impl Ranges {
         self.own.store(len, Ordering::Relaxed);
     }
 
+    /// How many there are, gaps included.
+    #[inline]
+    pub(crate) fn count(&self) -> usize {
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// Puts a range in a place that only ever has this one. Several may do so at a time: no call finds it missing that has done so.
+    pub(crate) fn set_once(&self, index: usize, range: Range) {
+        let Some([start, len]) = self.words.get(index) else { return };
+        start.store(range.start, Ordering::Relaxed);
+        len.store(range.len, Ordering::Release);
+        self.count.fetch_max(index + 1, Ordering::AcqRel);
+    }
+
     /// Puts a range in a place that is a gap, or makes it one by a length of 0.
     pub fn set(&self, index: usize, range: Range) {
         let Some([start, len]) = self.words.get(index) else { return };

@@ -5,10 +5,11 @@
 
 use crate::error::Error;
 use crate::kept::KeptFile;
+use crate::launch;
 use crate::liveness::Liveness;
 use crate::mapping::{self, Keyed, Mapping};
 use crate::protection::{Protection, Wanted};
-use crate::{lock_file, name, process, room};
+use crate::{lock_file, name, process, protection, room};
 use plib_core::domain::{Isolation, KeysOn, ProtectionKey};
 use plib_core::gate::{self, Gated, Window};
 use plib_core::layout::Geometry;
@@ -29,8 +30,7 @@ const LOOKS: u32 = 100;
 /// What a process keeps of an open heap across fork.
 #[derive(Debug)]
 pub(crate) struct Record {
-    /// The heap file.
-    heap: KeptFile,
+    source: Source,
     /// The file beside it that has the lock bytes; None if the heap file has.
     lock: Option<KeptFile>,
     geometry: Geometry,
@@ -38,6 +38,15 @@ pub(crate) struct Record {
     isolation: Wanted,
     /// Where this process has it mapped; in a child of fork, where its parent had. 0 for nowhere.
     mapped: AtomicUsize,
+}
+
+/// Where the mapping comes from.
+#[derive(Debug)]
+enum Source {
+    /// The heap file, which this process can open.
+    File(KeptFile),
+    /// A launcher, which mapped it before the program began: the heap, and where it is.
+    Launcher(&'static launch::Heap, usize),
 }
 
 /// A process's attachment: its mapping and its place among the clients. It does not survive fork.
@@ -64,6 +73,9 @@ const BEHIND_KEY: &str = "heaps can be open behind the key";
 impl Record {
     /// Opens the file, and its lock file, and checks that they are a heap's, without mapping anything.
     pub fn open(path: &Path, isolation: Wanted) -> Result<Self, Error> {
+        if let Some((heap, base)) = launch::here().and_then(|launch| launch.find(path)) {
+            return Self::of_launcher(heap, base, isolation);
+        }
         for _ in 0..LOOKS {
             match Self::look(path, isolation) {
                 Err(Error::LockFile { .. }) => process::pause(Duration::from_millis(1)),
@@ -73,18 +85,30 @@ impl Record {
         Self::look(path, isolation)
     }
 
+    /// Of a heap that a launcher mapped: its lock file is all that needs to be opened.
+    fn of_launcher(heap: &'static launch::Heap, base: usize, isolation: Wanted) -> Result<Self, Error> {
+        const ROOT: u32 = 0;
+        let geometry = *heap.geometry();
+        let lock = lock_file::open(heap.path(), ROOT, geometry.lock_id)?;
+        let source = Source::Launcher(heap, base);
+        Ok(Self { source, lock: Some(lock), geometry, isolation, mapped: AtomicUsize::new(0) })
+    }
+
     fn look(path: &Path, isolation: Wanted) -> Result<Self, Error> {
-        let (file, metadata) = name::open_regular(path, true)?;
+        let (file, metadata) = name::open_regular(path, true).map_err(|e| is_for_launcher(e, path))?;
         let geometry = probe(&file, &metadata, path)?;
         let heap = KeptFile::new(path, true, file, &metadata);
         let is_beside = geometry.lock_id != [0; 2];
         let lock = is_beside.then(|| lock_file::open(heap.path(), metadata.uid(), geometry.lock_id)).transpose()?;
-        Ok(Self { heap, lock, geometry, isolation, mapped: AtomicUsize::new(0) })
+        Ok(Self { source: Source::File(heap), lock, geometry, isolation, mapped: AtomicUsize::new(0) })
     }
 
     /// The file's path.
     pub fn path(&self) -> &Path {
-        self.heap.path()
+        match &self.source {
+            Source::File(file) => file.path(),
+            Source::Launcher(heap, _) => heap.path(),
+        }
     }
 
     /// The path of the lock file, if there is one.
@@ -105,9 +129,10 @@ impl Record {
     /// Keeps everything else out of where a parent had the heap mapped: an operation of its, which a signal handler's child may
     /// return into, must find nothing there.
     pub fn fence(&self) {
-        match self.mapped.swap(0, Ordering::Relaxed) {
-            0 => {}
-            base => mapping::fence(base, self.geometry.size as usize),
+        match (self.mapped.swap(0, Ordering::Relaxed), &self.source) {
+            // A launcher's stays mapped in children, whose gates know of no operation of their parents'.
+            (0, _) | (_, Source::Launcher(..)) => {}
+            (base, Source::File(_)) => mapping::fence(base, self.geometry.size as usize),
         }
     }
 
@@ -115,6 +140,9 @@ impl Record {
     pub fn attach(&self) -> Result<Attachment, Error> {
         #[cfg(feature = "mutants")]
         plant_from_environment();
+        if let Source::Launcher(..) = self.source {
+            return self.attach_with(protection::launched());
+        }
         match self.attach_with(self.isolation.protection()?) {
             Err(Error::Full { what: BEHIND_KEY, .. }) if self.isolation.is_wish() => self.attach_with(None),
             other => other,
@@ -148,10 +176,18 @@ impl Record {
         Ok(Attachment { way, mapping, liveness, slot, geometry: self.geometry })
     }
 
-    /// A fresh mapping of the heap, which children of fork do not get, and whether programs may read it.
+    /// The mapping of the heap, and whether programs may read it. (A launched program has no key by which it may.)
     fn map(&self, protection: Option<&Protection>) -> Result<(Mapping, Option<Readable>), Error> {
+        match &self.source {
+            Source::File(file) => self.map_file(file, protection),
+            Source::Launcher(_, base) => Ok((Mapping::of_launcher(*base, self.geometry.size as usize), None)),
+        }
+    }
+
+    /// A fresh mapping of the heap, which children of fork do not get.
+    fn map_file(&self, heap: &KeptFile, protection: Option<&Protection>) -> Result<(Mapping, Option<Readable>), Error> {
         let io = |doing| move |e| Error::io(doing, self.path(), e);
-        let (file, metadata) = self.heap.reopen()?;
+        let (file, metadata) = heap.reopen()?;
         // Checked again: a child may attach long after its parent did.
         let geometry = probe(&file, &metadata, self.path())?;
         if geometry != self.geometry {
@@ -169,7 +205,10 @@ impl Record {
 
     /// Locks a byte, from here to the end of this address space.
     fn begin_to_live(&self) -> Result<Liveness, Error> {
-        let locks = self.lock.as_ref().unwrap_or(&self.heap);
+        let locks = match (&self.lock, &self.source) {
+            (Some(locks), _) | (None, Source::File(locks)) => locks,
+            (None, Source::Launcher(heap, _)) => return Err(Error::NoHeap(heap.path().to_path_buf())),
+        };
         let (file, _) = locks.reopen().map_err(|e| match e {
             // The lock file went, and so did the heap.
             Error::NoHeap(_) => Error::NoHeap(self.path().to_path_buf()),
@@ -180,7 +219,26 @@ impl Record {
 
     /// The file's owner, group and mode now; None if the program closed the kept descriptor.
     pub fn owner(&self) -> Option<(u32, u32, u32)> {
-        self.heap.status().map(|stat| (stat.st_uid, stat.st_gid, stat.st_mode))
+        match &self.source {
+            Source::File(file) => file.status().map(|stat| (stat.st_uid, stat.st_gid, stat.st_mode)),
+            Source::Launcher(heap, _) => heap.status().map(|there| (there.uid(), there.gid(), there.mode())),
+        }
+    }
+}
+
+/// Says what helps where permission is missing for a heap that is root's alone.
+fn is_for_launcher(e: Error, path: &Path) -> Error {
+    const OTHERS: u32 = 0o077;
+    const ROOTS: &str = "by its mode the heap is root's alone, for programs that are started with it: `plib run --heap NAME -- PROGRAM` \
+                         (a program that such a program executes has it no longer)";
+    const OTHER: &str = "by its mode the heap is root's alone; this program was started with it, but by the `plib run` of another build \
+                         than its library: install both from one";
+    let is_roots_alone = |there: Metadata| there.uid() == 0 && there.mode() & OTHERS == 0;
+    match e {
+        Error::Permission { doing, path: heap, .. } if std::fs::symlink_metadata(path).is_ok_and(is_roots_alone) => {
+            Error::Permission { doing, path: heap, remedy: if launch::is_of_another_build() { OTHER } else { ROOTS } }
+        }
+        e => e,
     }
 }
 
@@ -338,7 +396,7 @@ fn plant_from_environment() {
 }
 
 /// Reads and checks the header page. Nothing of the file is trusted, and nothing of it is mapped.
-fn probe(file: &File, metadata: &Metadata, path: &Path) -> Result<Geometry, Error> {
+pub(crate) fn probe(file: &File, metadata: &Metadata, path: &Path) -> Result<Geometry, Error> {
     let mut page = [0; HEADER];
     match file.read_exact_at(&mut page, 0) {
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {

@@ -106,12 +106,14 @@ pub enum Error {
         size: u64,
     },
     /// The file's mode does not allow it.
-    #[error("no permission to {doing} {}; its owner can allow it by the heap's mode and group", path.display())]
+    #[error("no permission to {doing} {}: {remedy}", path.display())]
     Permission {
         /// What was tried.
         doing: &'static str,
         /// On which file.
         path: PathBuf,
+        /// What would help.
+        remedy: &'static str,
     },
     /// The file system or memory has not the space.
     #[error(
@@ -285,7 +287,9 @@ impl Error {
     pub(crate) fn io(doing: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_path_buf();
         match source.raw_os_error() {
-            Some(libc::EACCES | libc::EPERM | libc::EROFS) => Self::Permission { doing, path },
+            Some(libc::EACCES | libc::EPERM | libc::EROFS) => {
+                Self::Permission { doing, path, remedy: "its owner can allow it by the heap's mode and group" }
+            }
             Some(libc::EEXIST) => Self::AlreadyExists(path),
             _ => Self::Io { doing, path, source },
         }

@@ -89,6 +89,18 @@ pub fn file() -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
+/// The bytes of an image at `base` with these constants: what a mapper has to put there who can write to pages as they are.
+pub(crate) fn bytes_at(base: usize, constants: &Constants) -> Vec<u8> {
+    let mut bytes = BYTES.0.to_vec();
+    for (at, number) in WORDS {
+        bytes[*at..*at + size_of::<usize>()].copy_from_slice(&(base + number).to_ne_bytes());
+    }
+    // SAFETY: they are integers without padding in front, and the rest of their page is zeroes that `Pages` begins with.
+    let constants = unsafe { std::slice::from_raw_parts((&raw const *constants).cast::<u8>(), size_of::<Constants>()) };
+    bytes[CONSTANTS..CONSTANTS + constants.len()].copy_from_slice(constants);
+    bytes
+}
+
 /// Whether this process may make a file of `len` bytes (RLIMIT_FSIZE).
 fn may_write(len: usize) -> bool {
     // SAFETY: zeroes are a valid record, which is filled in if the answer is 0.
@@ -118,6 +130,14 @@ impl Image {
             unsafe { libc::munmap(base, LEN) };
         })?;
         Ok(image)
+    }
+
+    /// One that is mapped at `base`.
+    ///
+    /// # Safety
+    /// It is, of this build, with its constants, for good.
+    pub unsafe fn at(base: usize) -> Self {
+        Self { base }
     }
 
     /// Maps the parts over the reservation, writes what is to be written, and protects them.

@@ -39,6 +39,7 @@
 //! | `world`, `claim`, `handle` | what a process knows of its open heaps, and its threads of their op contexts |
 //! | `stack`, `quiet` | what signal handlers and cancellation may do to a thread, and may not |
 //! | `image` | the trusted image, which alone runs with the protection key open |
+//! | `launch` | what `plib run` puts into a program, for both sides |
 //! | `protection`, `signals`, `probe` | the protection key and the vault behind it; signal handlers that come during a call; policies that kill |
 //! | `process`, `other_process`, `mapping`, `pages`, `room` | the operating system |
 #![warn(missing_docs)]
@@ -56,6 +57,8 @@ mod handle;
 pub mod image;
 mod info;
 mod kept;
+#[doc(hidden)]
+pub mod launch;
 mod liveness;
 mod lock_file;
 mod mapping;

@@ -9,7 +9,7 @@ use std::os::fd::BorrowedFd;
 use std::ptr::null_mut;
 
 /// Mappings start at a multiple of this, so that huge pages fit.
-const ALIGNMENT: usize = 2 << 20;
+pub(crate) const ALIGNMENT: usize = 2 << 20;
 const PAGE: usize = 4096;
 
 /// The key that a mapping gets.
@@ -25,7 +25,7 @@ pub(crate) struct Keyed {
 pub(crate) struct Mapping {
     base: *mut u8,
     len: usize,
-    /// Bytes that are mapped: whole pages.
+    /// Bytes that are mapped: whole pages. 0 for a mapping that is not ours to take away.
     mapped: usize,
 }
 
@@ -76,6 +76,11 @@ impl Mapping {
             mapping.guard(keyed)?;
         }
         Ok(mapping)
+    }
+
+    /// One that a launcher made, and that stays until the process ends.
+    pub fn of_launcher(base: usize, len: usize) -> Self {
+        Self { base: std::ptr::with_exposed_provenance_mut(base), len, mapped: 0 }
     }
 
     /// Gives the fresh mapping its key.
@@ -142,7 +147,9 @@ pub(crate) fn fence(base: usize, len: usize) {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and whoever drops it has no pointers into it left.
-        unsafe { libc::munmap(self.base.cast(), self.mapped) };
+        if self.mapped > 0 {
+            // SAFETY: the mapping is ours, and whoever drops it has no pointers into it left.
+            unsafe { libc::munmap(self.base.cast(), self.mapped) };
+        }
     }
 }

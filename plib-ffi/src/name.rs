@@ -11,7 +11,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 
 /// Where heaps are when `PLIB_DIR` does not say: a tmpfs on every Linux distribution.
-const DEFAULT_DIR: &str = "/dev/shm/plib";
+pub(crate) const DEFAULT_DIR: &str = "/dev/shm/plib";
 /// Longest file name (NAME_MAX of linux/limits.h).
 const NAME_MAX: usize = 255;
 

@@ -3,10 +3,11 @@
 
 use crate::error::{Error, isolation_name};
 use crate::image::Image;
+use crate::launch::{self, Launch};
 use crate::{probe, process, signals};
 use plib_core::domain::Protection::ReadWrite;
 use plib_core::domain::{Access, Isolation, KeysOn, Pkru, ProtectionKey, ProtectionKeys};
-use plib_core::gate::{Gated, SEATS, STACKS, STRIDE, Settings, VAULT_SIZE};
+use plib_core::gate::{Gated, Launched, SEATS, STACKS, STRIDE, Settings, VAULT_SIZE};
 use plib_core::sys::Errno;
 use std::ffi::OsString;
 use std::io;
@@ -148,6 +149,12 @@ fn wanted_by_environment() -> Option<OsString> {
     if has_more_rights { None } else { std::env::var_os("PLIB_ISOLATION") }
 }
 
+/// What guards the heaps that a launcher mapped into this process; None if there was none. To be called under the opening lock.
+pub(crate) fn launched() -> Option<&'static Protection> {
+    static LAUNCHED: OnceLock<Option<Protection>> = OnceLock::new();
+    LAUNCHED.get_or_init(|| launch::here().map(Protection::of_launcher)).as_ref()
+}
+
 /// Whether there are protection keys, as far as processor and kernel go.
 fn detect() -> Result<KeysOn, Missing> {
     match ProtectionKeys::detect() {
@@ -158,8 +165,16 @@ fn detect() -> Result<KeysOn, Missing> {
 }
 
 impl Protection {
+    fn of_launcher(launch: &Launch) -> Self {
+        let &Launch { key, vault, region, image, .. } = launch;
+        signals::begin(image);
+        Self { key, readable: None, vault, region, image }
+    }
+
     fn new() -> Result<Self, Missing> {
         let on = detect()?;
+        // Its image takes signals first: that is what its constants say.
+        launched();
         // Closed for this thread. For the others it never was open, unless somebody had it before us and gave it back open.
         let key = ProtectionKey::allocate(on, Access::Closed).map_err(|Errno(number)| Missing::Key(number))?;
         let refused = |of: fn(i32) -> Missing| move |e: io::Error| of(e.raw_os_error().unwrap_or(0));
@@ -179,6 +194,7 @@ impl Protection {
                 region,
                 vdso: process::vdso(),
                 stub: signals::stub_with(image),
+                launched: Launched::NONE,
             };
             let image = Image::map(settings).map_err(refused(Missing::Image)).inspect_err(|_| {
                 // SAFETY: the vault, which nobody else knows of.

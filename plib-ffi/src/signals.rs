@@ -93,10 +93,15 @@ pub(crate) fn look_again() {
 /// before the first one's stub has opened it.
 const FRAMES_BEHIND_KEYS: (u32, u32) = (6, 12);
 
-/// Whether calls can work on stacks that carry the key: every handler that the program sets through the C library comes by here, and
-/// the kernel can write its frames.
+/// Whether calls can work on stacks that carry the key: every handler that the program sets through the C library comes by here, the
+/// kernel can write its frames, and no other image's stub stands before ours, which would look at a frame that is behind our key.
 pub(crate) fn allow_keyed_stacks() -> bool {
-    process::kernel_version() >= FRAMES_BEHIND_KEYS && sees_all()
+    kernel_allows_keyed_stacks() && sees_all() && first().is_none()
+}
+
+/// The kernel's part in that.
+pub(crate) fn kernel_allows_keyed_stacks() -> bool {
+    process::kernel_version() >= FRAMES_BEHIND_KEYS
 }
 
 fn sees_all() -> bool {

@@ -16,7 +16,7 @@ or `never`, or a span: 90s, 10m, 2h, 45d.
 
 Exit codes: 0 done; 1 the answer is no (not found, not stored, changed by someone else, findings of a check);
 2 wrong arguments; 3 the heap cannot be opened; 4 another error; 5 the dump given to load is damaged;
-141 whoever read the output went away.
+141 whoever read the output went away. `plib run` ends as its program does, or with 125 to 127 (`plib run --help`).
 
 Environment: PLIB_HEAP (the heap where --heap is not given), PLIB_DIR, PLIB_ISOLATION, NO_COLOR.
 
@@ -60,6 +60,8 @@ pub(crate) enum Command {
     List(command::list::ListArgs),
     /// Remove a heap and everything in it
     Destroy(command::destroy::DestroyArgs),
+    /// Start a program with heaps that it cannot open itself
+    Run(command::run::RunArgs),
     /// Get one value
     Get(command::get::GetArgs),
     /// Get many values at once

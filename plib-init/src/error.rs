@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::archive::ArchiveError;
 use crate::bytes;
+use crate::run::error::{self, RunError};
 
 /// How the command ended; the numbers are the process's exit codes.
 #[repr(u8)]
@@ -25,6 +26,12 @@ pub enum ExitKind {
     Other = 4,
     /// The file given to `plib load` is truncated or damaged.
     BadDump = 5,
+    /// `plib run` could not start a program.
+    NotRun = error::FAILED,
+    /// The program of `plib run` cannot be executed.
+    NotExecuted = error::NOT_STARTED,
+    /// There is no such program.
+    NoProgram = error::NOT_FOUND,
     /// The program that read our output went away (as a shell shows for SIGPIPE).
     BrokenPipe = 141,
 }
@@ -70,6 +77,9 @@ pub(crate) enum CliError {
     /// Our own output could not be written.
     #[error("cannot write the output: {0}")]
     Output(io::Error),
+    /// `plib run` started no program.
+    #[error(transparent)]
+    Run(#[from] RunError),
     /// Something that a demo needs went wrong.
     #[error("demo: {0}")]
     Demo(String),
@@ -90,7 +100,10 @@ impl CliError {
             Self::Usage(_) | Self::NoHeapNamed { .. } => "USAGE".into(),
             Self::ValueTooLarge { .. } => "TOO_LARGE".into(),
             Self::FileSizeLimit { .. } => "NO_SPACE".into(),
-            Self::File { .. } | Self::Output(_) | Self::Demo(_) => "IO".into(),
+            Self::Run(RunError::Plib(e)) => upper_snake(&format!("{:?}", e.status())),
+            Self::Run(RunError::Refused { .. }) => "REFUSED".into(),
+            Self::Run(RunError::Program { .. }) => "PROGRAM".into(),
+            Self::File { .. } | Self::Output(_) | Self::Demo(_) | Self::Run(_) => "IO".into(),
             Self::Dump { source, .. } => source.status().into(),
         }
     }
@@ -101,6 +114,11 @@ impl CliError {
             Self::Plib(e) => exit_of_status(e.status()),
             Self::NotFound { .. } => ExitKind::No,
             Self::Usage(_) | Self::NoHeapNamed { .. } => ExitKind::Usage,
+            Self::Run(e) => match e.exit() {
+                error::NOT_STARTED => ExitKind::NotExecuted,
+                error::NOT_FOUND => ExitKind::NoProgram,
+                _ => ExitKind::NotRun,
+            },
             Self::Output(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitKind::BrokenPipe,
             Self::Dump { source: ArchiveError::Read { .. }, .. } => ExitKind::Other,
             Self::Dump { .. } => ExitKind::BadDump,

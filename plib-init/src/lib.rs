@@ -4,7 +4,8 @@
 //! main -> run -> cli (arguments) -> command/* (one file a command) -> plib (the library)
 //!                                       |-> output, table, progress   what the user sees
 //!                                       |-> bytes, size, exptime, span, stop   what the user gives
-//!                                       '-> archive                   the format of `plib dump`
+//!                                       |-> archive                   the format of `plib dump`
+//!                                       '-> run                       what `plib run` does with privileges
 //! ```
 //!
 //! Every command answers in words or, with `--json`, as one JSON document. Exit codes are in [`ExitKind`].
@@ -19,6 +20,8 @@ mod exptime;
 mod output;
 mod owner;
 mod progress;
+#[doc(hidden)]
+pub mod run;
 mod size;
 mod span;
 mod stop;
@@ -31,9 +34,14 @@ use std::process::ExitCode;
 use clap::Parser;
 
 pub use error::ExitKind;
+use run::caller::Caller;
 
 /// Runs the command with these arguments (the first is the program's name) and says how the process should exit.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let caller = match Caller::begin() {
+        Ok(caller) => caller,
+        Err(e) => return error::report(&e.into(), false),
+    };
     refuse_large_files_by_error();
     let args: Vec<OsString> = args.into_iter().collect();
     let cli = match cli::Cli::try_parse_from(&args) {
@@ -41,7 +49,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(refused) => return error::report_refused_arguments(&refused, asks_for_json(&args)),
     };
     let json = cli.common.json;
-    match command::run(cli) {
+    match command::run(cli, &caller) {
         Ok(kind) => kind.into(),
         Err(error) => error::report(&error, json),
     }

@@ -17,6 +17,7 @@ pub(super) unsafe extern "sysv64" fn dispatch(vault: *const Vault, number: u32, 
     let vault: &'static Vault = unsafe { &*vault };
     // Each time: a child's vault was wiped.
     vault.ranges().set_own(CONSTANTS.region());
+    vault.guard_launched(CONSTANTS.launched());
     if !vault.ranges().admit(block.cast(), size_of::<Block>()) {
         // Nowhere to say so.
         return;
@@ -49,7 +50,7 @@ impl Work {
         let Some(operation) = Operation::of(self.call.operation) else { return Answer::of(Status::Invalid) };
         match operation {
             Operation::Attach => self.attach(),
-            Operation::Detach => self.vault.detach(self.call.heap).map(|()| [0; RESULTS]).into(),
+            Operation::Detach => self.vault.detach(self.call.heap, &CONSTANTS).map(|()| [0; RESULTS]).into(),
             _ => {
                 let begun = self.vault.begin(self.number, self.call.heap);
                 let answer = begun.and_then(|op| self.operate(operation, op)).into();
@@ -65,7 +66,7 @@ impl Work {
         if let Err(status) = unsafe { self.copy_in(self.call.input(0), &mut wanted) } {
             return Answer::of(status);
         }
-        match self.vault.attach(self.call.heap, &wanted, CONSTANTS.vdso()) {
+        match self.vault.attach(self.call.heap, &wanted, &CONSTANTS) {
             Ok(()) => Answer::done([0; RESULTS]),
             Err(Fault { status, field, expected, found }) => {
                 let words = [field.as_ptr() as u64, field.len() as u64, expected, found, 0];

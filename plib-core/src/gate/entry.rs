@@ -13,6 +13,7 @@
 
 use super::call::Block;
 use super::dispatch::dispatch;
+use super::launched::{Launched, LaunchedHeaps};
 use super::signal::defer;
 use super::vault::{SEAT_SIZE, SEATS, SIGNALS_AT, STACKS, STRIDE, TAKEN_AT, Vault};
 use core::arch::naked_asm;
@@ -34,6 +35,8 @@ pub struct Constants {
     region: AtomicUsize,
     /// What the kernel calls for a signal.
     stub: AtomicUsize,
+    /// The heaps that were mapped before the program began.
+    launched: LaunchedHeaps,
 }
 
 /// What the gate goes by, as whoever maps it knows it.
@@ -51,16 +54,18 @@ pub struct Settings {
     pub vdso: usize,
     /// The address of the `on_signal` that the kernel is given: this gate's, or the one that stands before it.
     pub stub: usize,
+    /// The heaps of a launcher.
+    pub launched: Launched,
 }
 
 /// This gate's constants; all 0 until they are written.
 pub static CONSTANTS: Constants =
-    Constants::new(Settings { mask: 0, closed: 0, vault: 0, region: 0, vdso: 0, stub: 0 });
+    Constants::new(Settings { mask: 0, closed: 0, vault: 0, region: 0, vdso: 0, stub: 0, launched: Launched::NONE });
 
 impl Constants {
     /// Constants of these.
     pub const fn new(settings: Settings) -> Self {
-        let Settings { mask, closed, vault, region, vdso, stub } = settings;
+        let Settings { mask, closed, vault, region, vdso, stub, launched } = settings;
         Self {
             mask: AtomicU32::new(mask),
             closed: AtomicU32::new(closed),
@@ -68,12 +73,18 @@ impl Constants {
             vdso: AtomicUsize::new(vdso),
             region: AtomicUsize::new(region),
             stub: AtomicUsize::new(stub),
+            launched: LaunchedHeaps::new(&launched),
         }
     }
 
     /// Bytes of the vault that carry the key.
     pub(super) fn region(&self) -> usize {
         self.region.load(Ordering::Relaxed)
+    }
+
+    /// The heaps of a launcher.
+    pub(super) fn launched(&self) -> &LaunchedHeaps {
+        &self.launched
     }
 
     /// What the kernel calls for a signal.

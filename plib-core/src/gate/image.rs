@@ -2,6 +2,7 @@
 
 use super::call::{Answer, Attach, Block, Operation, SHAPE};
 use super::entry::{Constants, Entry};
+use super::launched::LaunchedHeaps;
 use super::signal::Handlers;
 use super::visit::Reads;
 use crate::batch::{DeleteRequest, GetRequest, SetRequest};
@@ -31,6 +32,7 @@ pub const ABI: u64 = {
         size_of::<Reads>() as u64,
         size_of::<Stats>() as u64,
         size_of::<Handlers>() as u64,
+        size_of::<LaunchedHeaps>() as u64,
     ];
     let (mut hash, mut i) = (0, 0);
     #[allow(clippy::indexing_slicing, reason = "evaluated by the compiler")]

@@ -13,6 +13,7 @@
 //! | `entry` | the gate: the only instructions that open and close the key |
 //! | `dispatch` | what happens behind it |
 //! | `image` | what a trusted image of all this tells who maps it |
+//! | `launched` | heaps that were mapped before the program began |
 //! | `signal` | signals that come during a call |
 //! | `vault` | what the library remembers between calls, and its stacks |
 //! | `visit` | reading without a call, where a heap is readable |
@@ -21,6 +22,7 @@ mod call;
 mod dispatch;
 mod entry;
 mod image;
+mod launched;
 mod signal;
 mod vault;
 mod visit;
@@ -28,6 +30,7 @@ mod visit;
 pub use call::{ARGUMENTS, Answer, Attach, Block, Call, Operation};
 pub use entry::{CONSTANTS, Constants, Entry, Left, Settings, enter};
 pub use image::{ABI, IMAGE_MAGIC, ImageTable};
+pub use launched::Launched;
 pub use signal::{HANDLERS, Handlers, SIGNALS, insert_stub, last_place, on_signal, wrap_handlers};
 pub use vault::{HEAPS, SEATS, STACKS, STRIDE, VAULT_SIZE, Vault};
 pub use visit::{READS_SIZE, Tally, Window};

@@ -11,6 +11,8 @@
 //! A fresh vault is all zeroes, and so is a forked child's: no heap, every seat free.
 
 use super::call::Attach;
+use super::entry::Constants;
+use super::launched::LaunchedHeaps;
 use crate::client::{Client, ContextId, Op, Owner};
 use crate::heap::Heap;
 use crate::layout::{HEAP_SIZE_MAX, HEAP_SIZE_MIN, SUPERBLOCK};
@@ -96,20 +98,35 @@ impl Vault {
         &self.ranges
     }
 
+    /// Keeps callers' pointers out of the heaps of a launcher, which are behind the key whether they are open or not.
+    #[inline]
+    pub(super) fn guard_launched(&self, launched: &LaunchedHeaps) {
+        if self.ranges.count() < launched.count() {
+            launched.ranges().enumerate().for_each(|(index, range)| self.ranges.set_once(index, range));
+        }
+    }
+
     /// Takes a heap that is mapped behind the key into use, in place `index`.
-    pub(super) fn attach(&'static self, index: u32, wanted: &Attach, vdso: usize) -> Result<(), Fault> {
+    pub(super) fn attach(&'static self, index: u32, wanted: &Attach, constants: &Constants) -> Result<(), Fault> {
         let taken = Fault::new(Status::Full, "place in the vault", HEAPS as u64, index.into());
         let range = Range { start: wanted.base, len: wanted.len };
         let place = self.heaps.get(index as usize).ok_or(taken)?;
-        self.check_mapping(wanted)?;
+        let launched = constants.launched();
+        self.check_mapping(wanted, launched)?;
         place.state.compare_exchange(EMPTY, CHANGING, Ordering::Acquire, Ordering::Relaxed).map_err(|_| taken)?;
-        self.ranges.set(index as usize, range);
+        // The ranges of a launcher's heaps are set before every call, and stay.
+        let set_range = |range| {
+            if launched.count() == 0 {
+                self.ranges.set(index as usize, range)
+            }
+        };
+        set_range(range);
         // SAFETY: the process that gives the mapping vouches for it; it is taken away only after `detach`.
         let heap = unsafe { Heap::attach(wanted.base as *mut u8, wanted.len, wanted.boot_id) };
         let registered = heap.and_then(|heap| {
             let clients = heap.geometry().clients.into();
             let refused = |status| Fault::new(status, "client slot", clients, wanted.slot.into());
-            Client::register(heap.among(&self.ranges), wanted.params(vdso)).map_err(refused)
+            Client::register(heap.among(&self.ranges), wanted.params(constants.vdso())).map_err(refused)
         });
         match registered {
             Ok(client) => {
@@ -119,16 +136,20 @@ impl Vault {
                 Ok(())
             }
             Err(fault) => {
-                self.ranges.set(index as usize, Range { start: 0, len: 0 });
+                set_range(Range { start: 0, len: 0 });
                 place.state.store(EMPTY, Ordering::Release);
                 Err(fault)
             }
         }
     }
 
-    /// A mapping must be one that a heap can have, and nothing of what the key guards already.
-    fn check_mapping(&'static self, wanted: &Attach) -> Result<(), Fault> {
+    /// A mapping must be one that a heap can have, and nothing of what the key guards already; or one of a launcher's.
+    fn check_mapping(&'static self, wanted: &Attach, launched: &LaunchedHeaps) -> Result<(), Fault> {
         let Attach { base, len, .. } = *wanted;
+        if launched.count() > 0 {
+            let none = Fault::new(Status::Invalid, "mapping's launcher", 0, base as u64);
+            return if launched.has(base, len) { Ok(()) } else { Err(none) };
+        }
         let sizes = HEAP_SIZE_MIN..=HEAP_SIZE_MAX;
         if !base.is_multiple_of(SUPERBLOCK) || !self.ranges.admit(core::ptr::without_provenance(base), len) {
             return Err(Fault::new(Status::Invalid, "mapping's address", 0, base as u64));
@@ -140,7 +161,7 @@ impl Vault {
     }
 
     /// Leaves a heap. Busy if a call on it does not end for long.
-    pub(super) fn detach(&'static self, index: u32) -> Result<(), Status> {
+    pub(super) fn detach(&'static self, index: u32, constants: &Constants) -> Result<(), Status> {
         let place = self.heaps.get(index as usize).ok_or(Status::Invalid)?;
         place
             .state
@@ -160,7 +181,9 @@ impl Vault {
             }
         }
         client.unregister();
-        self.ranges.set(index as usize, Range { start: 0, len: 0 });
+        if constants.launched().count() == 0 {
+            self.ranges.set(index as usize, Range { start: 0, len: 0 });
+        }
         place.state.store(EMPTY, Ordering::Release);
         Ok(())
     }

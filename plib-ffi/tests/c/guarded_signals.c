@@ -72,7 +72,9 @@ static void find_guarded(void) {
     int key;
     char mode[8] = "";
     if (sscanf(line, "%lx-%lx %7s", &a, &b, mode) == 3) start = a, end = b;
-    if (strstr(line, "/memfd:plib-image") && mode[2] == 'x') image_start = start, image_end = end;
+    // The launcher's has no name; nothing else that is executed here has none.
+    int is_image = strstr(line, "/memfd:plib-image") || !strpbrk(line, "/[");
+    if (is_image && mode[2] == 'x') image_start = start, image_end = end;
     if (sscanf(line, "ProtectionKey: %d", &key) == 1 && key != 0 && guarded_count < 64) {
       guarded[guarded_count].start = start;
       guarded[guarded_count++].end = end;

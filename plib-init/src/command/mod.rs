@@ -15,6 +15,7 @@ pub(crate) mod list;
 pub(crate) mod load;
 pub(crate) mod mget;
 pub(crate) mod reap;
+pub(crate) mod run;
 pub(crate) mod scan;
 pub(crate) mod stats;
 pub(crate) mod store;
@@ -24,10 +25,15 @@ pub(crate) mod touch;
 use crate::cli::{Cli, Command};
 use crate::context::Context;
 use crate::error::{CliError, ExitKind};
+use crate::run::caller::Caller;
 
-/// Runs the command that the arguments name.
-pub(crate) fn run(cli: Cli) -> Result<ExitKind, CliError> {
+/// Runs the command that the arguments name. What its file gave this process beyond its user's rights is for `run` alone.
+pub(crate) fn run(cli: Cli, caller: &Caller) -> Result<ExitKind, CliError> {
     let context = Context::new(cli.common);
+    if let Command::Run(args) = cli.command {
+        return run::run(&context, args, caller);
+    }
+    caller.give_up()?;
     match cli.command {
         Command::Create(args) => create::run(&context, &args),
         Command::Info(args) => info::run(&context, &args),
@@ -54,7 +60,8 @@ pub(crate) fn run(cli: Cli) -> Result<ExitKind, CliError> {
         Command::Check(args) => check::run(&context, &args),
         Command::Reap(args) => reap::run(&context, &args),
         Command::Sweep(args) => sweep::run(&context, &args),
-        Command::Doctor(args) => doctor::run(&context, &args),
+        Command::Doctor(args) => doctor::run(&context, &args, caller),
+        Command::Run(_) => unreachable!("done above"),
         Command::Demo(args) => demo::run(&context, &args),
         Command::DemoWorker(args) => demo::run_worker(&args),
     }

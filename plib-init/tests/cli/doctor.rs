@@ -23,6 +23,7 @@ fn it_says_what_this_machine_offers() {
         "sealing",
         "membarrier",
         "pid namespace",
+        "plib run",
         "PLIB_DIR",
         "file system",
         "space",

@@ -1,5 +1,6 @@
 //! `plib doctor`: what this machine offers, and what to change.
 
+mod launcher;
 pub(super) mod limits;
 mod machine;
 mod place;
@@ -14,6 +15,7 @@ use serde::Serialize;
 use crate::context::Context;
 use crate::error::{CliError, ExitKind};
 use crate::output::Paint;
+use crate::run::caller::Caller;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -91,8 +93,9 @@ struct Diagnosis {
 }
 
 impl Diagnosis {
-    fn new() -> Self {
+    fn new(caller: &Caller) -> Self {
         let mut checks = machine::checks();
+        checks.push(launcher::check(caller));
         checks.extend(place::checks());
         checks.extend(limits::checks());
         let works = checks.iter().all(|c| c.level != Level::Problem);
@@ -129,8 +132,8 @@ fn tiers(keys: ProtectionKeys, kernel: (u32, u32), sealing: bool) -> Vec<Tier> {
 }
 
 /// Looks at everything and shows it.
-pub(crate) fn run(context: &Context, _: &DoctorArgs) -> Result<ExitKind, CliError> {
-    let diagnosis = Diagnosis::new();
+pub(crate) fn run(context: &Context, _: &DoctorArgs, caller: &Caller) -> Result<ExitKind, CliError> {
+    let diagnosis = Diagnosis::new(caller);
     context.output.answer(&diagnosis, |w, paint| write(w, paint, &diagnosis))?;
     Ok(if diagnosis.works { ExitKind::Done } else { ExitKind::No })
 }
