@@ -550,6 +550,8 @@ mod tests {
             (&telling).write_all(&grandchild.to_le_bytes()).expect("tell");
             std::thread::sleep(Duration::from_secs(60));
         });
+        // Only they tell: if one fails, it is heard.
+        drop((telling, grandchild_telling));
         let mut number = [0; 4];
         (&told).read_exact(&mut number).expect("the grandchild's pid");
         let grandchild = libc::pid_t::from_le_bytes(number);

@@ -283,11 +283,23 @@ impl Launch {
     }
 }
 
-/// The pages that can be read at the place of the launch pages.
+/// The pages that can be read at the place of the launch pages, if the program itself cannot write them.
 fn readable_pages() -> Option<&'static [u8]> {
     let count = (0..=HEAPS_MAX).take_while(|page| is_readable(PLACE + page * PAGE)).count();
-    // SAFETY: readable, as the kernel says of pages that nobody but the launcher puts there, and that stay.
-    (count > 0).then(|| unsafe { std::slice::from_raw_parts(PLACE as *const u8, count * PAGE) })
+    // SAFETY: readable, as the kernel says, and nothing that the program writes or has a file behind it: the launcher's, which stay.
+    (count > 0 && is_read_only()).then(|| unsafe { std::slice::from_raw_parts(PLACE as *const u8, count * PAGE) })
+}
+
+/// Whether what is there is private memory that can only be read. A program that was not launched may have anything there. Where there is no
+/// /proc to ask, the pages' own word counts.
+fn is_read_only() -> bool {
+    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return true };
+    let there = |line: &&str| {
+        let (start, end) = line.split(' ').next().and_then(|range| range.split_once('-')).unwrap_or_default();
+        let number = |text| usize::from_str_radix(text, 16).unwrap_or(0);
+        (number(start)..number(end)).contains(&PLACE)
+    };
+    maps.lines().find(there).is_some_and(|line| line.split(' ').nth(1) == Some("r--p"))
 }
 
 /// Whether a page can be read, without trying.

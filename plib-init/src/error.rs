@@ -1,6 +1,6 @@
 //! What can go wrong in the command, how it is shown, and the exit codes.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -170,7 +170,12 @@ struct ErrorBody {
 fn print_json(status: String, exit: ExitKind, message: String) {
     let document = ErrorDocument { error: ErrorBody { status, exit: exit as u8, message } };
     // A document of strings and a number always has a JSON form.
-    eprintln!("{}", serde_json::to_string(&document).unwrap_or_default());
+    say(&serde_json::to_string(&document).unwrap_or_default());
+}
+
+/// A line on stderr. Nobody is there to be told if that fails, and it is no reason to abort.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Shows the error and gives the exit code.
@@ -182,7 +187,7 @@ pub(crate) fn report(error: &CliError, json: bool) -> ExitCode {
     if json {
         print_json(error.status(), exit, error.to_string());
     } else {
-        eprintln!("plib: {error}");
+        say(&format!("plib: {error}"));
     }
     exit.into()
 }

@@ -17,6 +17,7 @@ use crate::run::identity::Identity;
 use crate::run::inject::{Injection, check_machine};
 use crate::run::launch;
 use crate::run::program::Program;
+use crate::run::remote::Remote;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -69,14 +70,17 @@ pub(crate) fn run(context: &Context, args: RunArgs, caller: &Caller) -> Result<E
     check_machine()?;
     let files: Vec<HeapFile> = paths.iter().map(|path| HeapFile::open(path)).collect::<Result<_, _>>()?;
     let injection = Injection::new(&files)?;
-    // From here on the heaps are opened in the program alone.
-    drop(files);
     let program = Program { command: args.command, environment: args.env };
     let json = context.output.json;
     let tell = |e: RunError| {
         report(&e.into(), json);
     };
-    Err(launch::launch(caller, &identity, &program, |remote| injection.inject(remote), tell).into())
+    let work = move |remote: &mut Remote| {
+        // Held until the program's own have been compared with them: else a number of a file could become another's.
+        let _held = &files;
+        injection.inject(remote)
+    };
+    Err(launch::launch(caller, &identity, &program, work, tell).into())
 }
 
 fn identity(args: &RunArgs, caller: &Caller) -> Result<Identity, RunError> {
@@ -98,7 +102,8 @@ fn paths(context: &Context, args: &RunArgs, caller: &Caller) -> Result<Vec<PathB
     let named: Vec<&OsStr> = args.heaps.iter().map(OsString::as_os_str).filter(|name| !name.is_empty()).collect();
     if named.is_empty() {
         // Says which there are.
-        context.heap()?;
+        let named = context.heap()?;
+        return Err(RunError::refused(named.to_string_lossy(), "is no heap that was named", "use --heap NAME").into());
     }
     let mut paths = Vec::new();
     for name in named {

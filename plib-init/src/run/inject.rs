@@ -109,6 +109,10 @@ impl Injection {
     }
 }
 
+fn no_image() -> RunError {
+    RunError::Remote { call: "the trusted image", source: io::ErrorKind::InvalidData.into() }
+}
+
 fn no_key(e: RunError) -> RunError {
     match e {
         RunError::Remote { source, .. } if source.raw_os_error() == Some(libc::ENOSYS) => RunError::refused(
@@ -200,7 +204,8 @@ impl Work<'_> {
                 Protection::ReadExecute => READ | libc::PROT_EXEC as u64,
             };
             self.remote.call(MAP_IMAGE, [at, *len as u64, protection, PRIVATE | FIXED, NO_FILE, 0])?;
-            self.remote.write(at, bytes.get(*offset..*offset + *len).unwrap_or_default())?;
+            let bytes = bytes.get(*offset..*offset + *len).ok_or_else(no_image)?;
+            self.remote.write(at, bytes)?;
         }
         self.sealable.push((base, len));
         Ok(base)

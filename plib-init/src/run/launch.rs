@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! P: the process that was started                   T: the tracer, of which the program shall know nothing
-//! fork T by way of a child that ends at once -----> PTRACE_SEIZE(P): from here on the kernel kills P if T dies
+//! fork T by way of a child that ends at once -----> PTRACE_SEIZE(P), is it P?: from here on the kernel kills P if T dies
 //! give every privilege up        <--- seized -----
 //! execute the program ------- stops -------------> is it what it should be?
 //!                                                   the work: system calls that P does
@@ -20,8 +20,9 @@ use super::ptrace::{Stop, Traced};
 use super::remote::{Call, Remote};
 use super::status::Status;
 use nix::unistd::{Uid, setresuid};
-use rustix::process::{child_subreaper, getpid, set_child_subreaper};
+use rustix::process::{PidfdFlags, child_subreaper, getpid, pidfd_open, set_child_subreaper};
 use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 /// Becomes the program, with `work` done to it by the tracer before its first instruction. `tell` shows an error of the tracer's.
@@ -42,6 +43,29 @@ pub fn launch(
 /// What no function returns.
 enum Never {}
 
+/// P, as T knows it.
+struct Parent {
+    pid: libc::pid_t,
+    /// Its pidfd.
+    fd: OwnedFd,
+}
+
+impl Parent {
+    /// Of the calling process.
+    fn this() -> Result<Self, RunError> {
+        let this = getpid();
+        let fd = pidfd_open(this, PidfdFlags::empty()).map_err(RunError::system("pidfd_open"))?;
+        Ok(Self { pid: this.as_raw_nonzero().get(), fd })
+    }
+
+    /// Whether it is there, if only as a zombie: then its number is its own, and was all the time.
+    fn is_there(&self) -> bool {
+        let nothing = std::ptr::null::<libc::siginfo_t>();
+        // SAFETY: takes a descriptor of ours and numbers; signal 0 is only a question.
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.fd.as_raw_fd(), 0, nothing, 0) == 0 }
+    }
+}
+
 fn become_program(
     caller: &Caller,
     identity: &Identity,
@@ -51,13 +75,19 @@ fn become_program(
 ) -> Result<Never, RunError> {
     let arguments = program.arguments()?;
     caller.rise()?;
-    let pid = getpid().as_raw_nonzero().get();
+    if caller.power() == Power::SetUid {
+        // The user cannot signal what is wholly root's: neither T, nor this process until it is seized.
+        let root = Uid::from_raw(0);
+        setresuid(root, root, root).map_err(RunError::system("setresuid(root)"))?;
+    }
+    // T has it from us: as long as it answers, our number is ours.
+    let this = Parent::this()?;
     let (mine, its) = UnixStream::pair().map_err(RunError::system("socketpair"))?;
     if fork_stranger()? {
         drop(mine);
-        end_tracer(trace(pid, caller, identity, its, work, &tell), &tell);
+        end_tracer(trace(&this, identity, its, work, &tell), &tell);
     }
-    drop(its);
+    drop((its, work, this));
     await_seized(mine)?;
     identity.assume()?;
     Err(program.execute(&arguments))
@@ -132,15 +162,14 @@ fn await_seized(mut tracer: UnixStream) -> Result<(), RunError> {
 
 /// T: what it does, from its first to its last.
 fn trace(
-    pid: libc::pid_t,
-    caller: &Caller,
+    parent: &Parent,
     identity: &Identity,
     program: UnixStream,
     work: impl FnOnce(&mut Remote) -> Result<(), RunError>,
     tell: impl Fn(RunError),
 ) -> Result<(), RunError> {
-    keep_to_itself(caller)?;
-    let Some(traced) = seize(pid, program)? else { return Ok(()) };
+    keep_to_itself()?;
+    let Some(traced) = seize(parent, program)? else { return Ok(()) };
     if !until_exec(traced)? {
         // It could not be executed, which it has said, or was killed.
         return Ok(());
@@ -160,13 +189,9 @@ fn trace(
     }
 }
 
-/// Out of reach of the terminal's signals and of the user's.
-fn keep_to_itself(caller: &Caller) -> Result<(), RunError> {
+/// Out of reach of the terminal's signals.
+fn keep_to_itself() -> Result<(), RunError> {
     nix::unistd::setsid().map_err(RunError::system("setsid"))?;
-    if caller.power() == Power::SetUid {
-        let root = Uid::from_raw(0);
-        setresuid(root, root, root).map_err(RunError::system("setresuid(root)"))?;
-    }
     // SAFETY: a set of signals of ours, which is filled in before it is read.
     unsafe {
         let mut all = std::mem::zeroed();
@@ -177,33 +202,32 @@ fn keep_to_itself(caller: &Caller) -> Result<(), RunError> {
 }
 
 /// Seizes P and tells it. None if it is P no longer.
-fn seize(pid: libc::pid_t, mut program: UnixStream) -> Result<Option<Traced>, RunError> {
-    let answer = |number: i32, program: &mut UnixStream| program.write_all(&number.to_ne_bytes());
-    match Traced::seize(pid) {
+fn seize(parent: &Parent, mut program: UnixStream) -> Result<Option<Traced>, RunError> {
+    let traced = match Traced::seize(parent.pid) {
+        Ok(traced) => traced,
         Err(e) => {
             // P says it.
-            let _ = answer(e.raw_os_error().unwrap_or(libc::EINVAL), &mut program);
-            Ok(None)
+            let _ = program.write_all(&e.raw_os_error().unwrap_or(libc::EINVAL).to_ne_bytes());
+            return Ok(None);
         }
-        Ok(traced) => match answer(0, &mut program) {
-            Ok(()) => Ok(Some(traced)),
-            // P is dead: had it died before, its number might be another's by now.
-            Err(_) => {
-                let _ = stop_and_detach(traced);
-                Ok(None)
-            }
-        },
+    };
+    // Had P ended before, its number might be another's by now, who must not die of our end.
+    if !parent.is_there() || !tie(traced)? {
+        return Ok(None);
     }
+    // If nobody hears it, P is dead, and so is whoever is tied to us.
+    Ok(program.write_all(&0i32.to_ne_bytes()).is_ok().then_some(traced))
 }
 
-/// Lets go of a process that is none of ours.
-fn stop_and_detach(traced: Traced) -> Result<(), RunError> {
+/// Stops P for a moment, and ties its life to ours; false if it ended.
+fn tie(traced: Traced) -> Result<bool, RunError> {
     traced.interrupt()?;
-    match traced.wait()? {
-        Stop::Signal(signal) => traced.detach(signal),
-        Stop::Ended => Ok(()),
-        _ => traced.detach(0),
+    let stop = traced.wait()?;
+    if stop == Stop::Ended {
+        return Ok(false);
     }
+    traced.tie()?;
+    go_on_from(traced, stop).map(|()| true)
 }
 
 /// Lets P go on until it has executed the program; false if it ended before.
@@ -212,10 +236,18 @@ fn until_exec(traced: Traced) -> Result<bool, RunError> {
         match traced.wait()? {
             Stop::Exec => return Ok(true),
             Stop::Ended => return Ok(false),
-            Stop::Signal(signal) => traced.go_on(signal)?,
-            Stop::Job(libc::SIGSTOP | libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU) => traced.stay_stopped()?,
-            Stop::Job(_) | Stop::SystemCall | Stop::Other(_) => traced.go_on(0)?,
+            stop => go_on_from(traced, stop)?,
         }
+    }
+}
+
+/// Lets P go on as it would without us.
+fn go_on_from(traced: Traced, stop: Stop) -> Result<(), RunError> {
+    match stop {
+        Stop::Signal(signal) => traced.go_on(signal),
+        Stop::Job(libc::SIGSTOP | libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU) => traced.stay_stopped(),
+        Stop::Job(_) | Stop::SystemCall | Stop::Other(_) | Stop::Exec => traced.go_on(0),
+        Stop::Ended => Ok(()),
     }
 }
 

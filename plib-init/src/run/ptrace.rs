@@ -25,6 +25,16 @@ pub(super) enum Stop {
 }
 
 impl Stop {
+    /// For messages: the signal, or the kernel's status.
+    pub fn number(self) -> c_int {
+        match self {
+            Self::Signal(number) | Self::Job(number) | Self::Other(number) => number,
+            Self::Exec => libc::PTRACE_EVENT_EXEC,
+            Self::SystemCall => SYSTEM_CALL,
+            Self::Ended => 0,
+        }
+    }
+
     /// What the status of waitpid means for a process that was seized with the options below.
     fn of_status(status: c_int) -> Self {
         if libc::WIFEXITED(status) || libc::WIFSIGNALED(status) {
@@ -45,17 +55,22 @@ impl Stop {
 const SYSTEM_CALL: c_int = 0x80;
 const OPTIONS: c_int = libc::PTRACE_O_TRACEEXEC | libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL;
 
-/// A process that this one traces. If this one dies, the kernel kills it.
+/// A process that this one traces. Once it is tied to this one, the kernel kills it if this one dies.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Traced {
     pid: libc::pid_t,
 }
 
 impl Traced {
-    /// Begins to trace a process, which does not stop for that.
+    /// Begins to trace a process, which does not stop for that. It does not die with this one yet: a number may be another's.
     pub fn seize(pid: libc::pid_t) -> io::Result<Self> {
         let traced = Self { pid };
-        traced.request(libc::PTRACE_SEIZE, 0, OPTIONS as usize).map(|()| traced)
+        traced.request(libc::PTRACE_SEIZE, 0, 0).map(|()| traced)
+    }
+
+    /// Ties its life to this one's, and asks for its stops; it is stopped.
+    pub fn tie(self) -> Result<(), RunError> {
+        self.request(libc::PTRACE_SETOPTIONS, 0, OPTIONS as usize).map_err(failed("ptrace(PTRACE_SETOPTIONS)"))
     }
 
     /// Its process id.
@@ -150,7 +165,9 @@ impl Traced {
     fn request(self, request: libc::c_uint, address: usize, data: usize) -> io::Result<()> {
         // SAFETY: what the request reads or writes in this process is what `data` points to in the functions above: variables
         // of theirs of the size that the kernel's documentation names. All else is the traced process's.
-        match unsafe { libc::syscall(libc::SYS_ptrace, request, self.pid, address, data) } {
+        match unsafe {
+            libc::syscall(libc::SYS_ptrace, libc::c_long::from(request), libc::c_long::from(self.pid), address, data)
+        } {
             -1 => Err(io::Error::last_os_error()),
             _ => Ok(()),
         }

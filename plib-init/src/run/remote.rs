@@ -164,6 +164,11 @@ impl Remote {
     pub(super) fn end(mut self, status: u8) -> Result<(), RunError> {
         const EXIT: Call = Call { number: libc::SYS_exit_group, name: "exit_group" };
         self.begin(EXIT, [status.into(), 0, 0, 0, 0, 0])?;
-        self.traced.detach(0)
+        // Not let go before it is seen to end: where a policy answers this call, our end is its.
+        self.traced.go_to_system_call()?;
+        match self.traced.wait()? {
+            Stop::Ended => Ok(()),
+            stop => Err(RunError::Unexpected { wanted: "to end", found: stop.number() }),
+        }
     }
 }
