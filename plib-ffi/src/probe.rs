@@ -6,10 +6,19 @@
 
 use std::io;
 use std::ptr::null;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Whether a child was killed. Policies never become laxer, so that is not tried again.
+static KILLS: AtomicBool = AtomicBool::new(false);
 
 /// Whether this process may make those system calls, or be refused, and live.
 pub(crate) fn survives() -> bool {
-    !has_policy() || child_survives()
+    if KILLS.load(Ordering::Relaxed) {
+        return false;
+    }
+    let survives = !has_policy() || child_survives();
+    KILLS.store(!survives, Ordering::Relaxed);
+    survives
 }
 
 /// Whether system calls are filtered, as far as /proc tells.

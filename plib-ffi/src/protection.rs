@@ -90,9 +90,9 @@ impl Wanted {
     pub fn protection(self) -> Result<Option<&'static Protection>, Error> {
         match (self.least, self.more) {
             (Isolation::None, false) => Ok(None),
-            // Not at any price: what is not asked for must not end the process.
-            (Isolation::None, true) if is_made() || probe::survives() => Ok(get().ok()),
-            (Isolation::None, true) => Ok(None),
+            (Isolation::None, true) if is_made() => Ok(get().ok()),
+            // Not at any price: what is not asked for must not end the process. Nor is it tried where it cannot be had.
+            (Isolation::None, true) => Ok((detect().is_ok() && probe::survives()).then(get).and_then(Result::ok)),
             _ => get().map(Some).map_err(|missing| self.unavailable(missing.reason())),
         }
     }
